@@ -1,0 +1,566 @@
+"""The engine: primitives with their rules, formulas with their kernels, and the walk back through a graph.
+
+There are three kinds of function. A **primitive** is one array operation with a rule for the gradient of
+each input. A **formula** is an equation written with primitives; its gradient follows from theirs. A
+**kernel** is a fused path for one formula with a backward of its own; it runs in the formula's place
+unless ``with formulas():`` says otherwise.
+
+A rule is written once, in operations that work on arrays and on Tensors alike. On arrays it computes a
+gradient; on Tensors (``create_graph=True``) it records itself, so that gradients of any order follow.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ContextDecorator
+from typing import Any
+
+from .backend import backend_name, is_array, module_of, running, xp
+from .tensor import Tensor
+
+__all__ = ["Formula", "Kernel", "Primitive", "formula", "formulas", "grad", "no_grad", "primitive"]
+
+PRIMITIVES: dict[str, Primitive] = {}
+FORMULAS: dict[str, Formula] = {}
+
+
+# --- switches, one set per thread -----------------------------------------------------------------------
+
+
+class _Switches(threading.local):
+    recording = True
+    kernels = True
+
+
+_switch = _Switches()
+
+
+class _SwitchOff(ContextDecorator):
+    name: str
+
+    def __enter__(self) -> None:
+        self.previous = getattr(_switch, self.name)
+        setattr(_switch, self.name, False)
+
+    def __exit__(self, *_: object) -> None:
+        setattr(_switch, self.name, self.previous)
+
+
+class no_grad(_SwitchOff):  # noqa: N801
+    """Record no graph inside a ``with`` block (or a decorated function): for evaluation and generation.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> x = tt.tensor([1.0, 2.0], requires_grad=True)
+    >>> with tt.no_grad():
+    ...     (x * x).requires_grad
+    False
+    """
+
+    name = "recording"
+
+
+class formulas(_SwitchOff):  # noqa: N801
+    """Run every formula as it is written, instead of its kernel: same values, one node per primitive.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> x = tt.tensor([1.0, 2.0], requires_grad=True)
+    >>> tt.softmax(x).node.operation.name
+    'softmax'
+    >>> with tt.formulas():
+    ...     tt.softmax(x).node.operation.name
+    'divide'
+    """
+
+    name = "kernels"
+
+
+# --- the graph ------------------------------------------------------------------------------------------
+
+
+class Node:
+    """How a Tensor was made: the operation, its arguments, and what a kernel saved for its backward."""
+
+    __slots__ = ("args", "kwargs", "operation", "saved", "time")
+
+    def __init__(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any], saved: Any):
+        self.operation = operation
+        self.args = args
+        self.kwargs = kwargs
+        self.saved = saved
+        self.time = Tensor.clock  # a Tensor changed in place after this moment can no longer be trusted
+
+    @property
+    def parents(self) -> list[Tensor]:
+        """The Tensors among the arguments through which a gradient flows."""
+        return [a for a in self.args if isinstance(a, Tensor) and a.requires_grad]
+
+
+FREED = Node("freed", (), {}, None)
+
+
+def raw(value: Any) -> Any:
+    """Return the array inside a Tensor; anything else as it is."""
+    return value.data if isinstance(value, Tensor) else value
+
+
+class Operation:
+    """What primitives and kernels share: run on arrays, and record a node when a Tensor asks for it."""
+
+    name: str
+
+    def run(self, arrays: list[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the output array and what the backward needs besides inputs and output."""
+        raise AttributeError(f"{type(self).__name__} defines no run()")
+
+    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> Iterable[Any]:
+        """Return a gradient for each argument, None where none is needed."""
+        raise AttributeError(f"{type(self).__name__} defines no gradients()")
+
+    def apply(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run on the arrays inside ``args``; the result is a Tensor if one of them was."""
+        arrays = []
+        tensor = None
+        records = False
+        for a in args:
+            if isinstance(a, Tensor):
+                tensor = a
+                if a.requires_grad:
+                    records = True
+                arrays.append(a.data)
+            else:
+                arrays.append(a)
+        array = tensor.data if tensor is not None else next((a for a in arrays if is_array(a)), None)
+        module = xp.module if array is None else module_of(array)
+        try:
+            if module is xp.module:
+                y, saved = self.run(arrays, kwargs)
+            else:
+                with running(module):
+                    y, saved = self.run(arrays, kwargs)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _explained(error, self.name, arrays) from None
+        if tensor is None or y is NotImplemented:
+            return y
+        out = Tensor._of(y if is_array(y) else module.asarray(y))
+        if records and _switch.recording and out.data.dtype.kind == "f":
+            out.requires_grad = True
+            out.node = Node(self, args, kwargs, saved)
+        return out
+
+
+def _explained(error: Exception, name: str, arrays: list[Any]) -> Exception:
+    """Return the error again with the operation, the shapes and, for mixed backends, the fix."""
+    operands = [a for a in arrays if is_array(a)]
+    backends = sorted({backend_name(a) for a in operands})
+    if len(backends) > 1:
+        return TypeError(f"{name}: operands live on {' and '.join(backends)}: move one with .to(...)")
+    kind = next((k for k in (IndexError, TypeError) if isinstance(error, k)), ValueError)
+    shapes = " and ".join(str(tuple(a.shape)) for a in operands[:4]) or "no arrays"
+    said = (str(error) or repr(error)).strip().splitlines()[0]
+    return kind(f"{name} on {shapes}: {said}")
+
+
+def _by_position(signature_of: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Move Tensors given by keyword to their positions, where the rules expect them."""
+    import inspect
+
+    bound = inspect.signature(signature_of).bind(*args, **kwargs)
+    last = max(i for i, v in enumerate(bound.arguments.values()) if isinstance(v, Tensor))
+    bound.apply_defaults()
+    positional = tuple(bound.arguments.values())[: last + 1]
+    rest = dict(list(bound.arguments.items())[last + 1 :])
+    return positional, rest
+
+
+class Primitive(Operation):
+    """One array operation and its vector-Jacobian products, one rule per array argument.
+
+    Called with arrays it returns an array; called with at least one Tensor it returns a Tensor.
+    """
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self.name = function.__name__.strip("_")
+        self.rules: list[Callable | None] = []
+        self.joint_rule: Callable | None = None
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__module__ = function.__module__
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs and any(isinstance(v, Tensor) for v in kwargs.values()):
+            args, kwargs = _by_position(self.function, args, kwargs)
+        return self.apply(args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def vjp(self, *rules: Callable | None) -> None:
+        """Declare the rules: each maps (upstream, output, *inputs) to the gradient of one input."""
+        self.rules = list(rules)
+
+    def vjp_all(self, rule: Callable) -> None:
+        """Declare one rule that returns the gradients of all inputs: for any number of inputs."""
+        self.joint_rule = rule
+
+    def run(self, arrays: list[Any], kwargs: dict[str, Any]) -> tuple[Any, None]:
+        """Run the NumPy or CuPy function."""
+        return self.function(*arrays, **kwargs), None
+
+    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> Iterable[Any]:
+        """Run the rules of the inputs that need a gradient."""
+        args = node.args if as_tensors else [raw(a) for a in node.args]
+        if self.joint_rule is not None:
+            return self.joint_rule(g, y, *args, **node.kwargs)
+        return [
+            self._rule(i)(g, y, *args, **node.kwargs) if isinstance(a, Tensor) and a.requires_grad else None
+            for i, a in enumerate(node.args)
+        ]
+
+    def _rule(self, i: int) -> Callable:
+        rule = self.rules[i] if i < len(self.rules) else None
+        if rule is None:
+            raise TypeError(f"{self.name} has no gradient for argument {i}: declare one with .vjp(...)")
+        return rule
+
+
+class Kernel(Operation):
+    """A fused fast path for one formula: one node in the graph, with a backward derived by hand.
+
+    ``forward(*arrays, **options)`` returns ``(output, saved)``, or NotImplemented for a case that it
+    leaves to the formula. ``backward(g, y, saved, needs)`` returns one gradient per array argument;
+    ``needs[i]`` tells whether argument i wants one. Second-order gradients go through the formula.
+    """
+
+    def __init__(self, of: Formula, forward: Callable, backward: Callable):
+        self.formula = of
+        self.name = of.name
+        self.forward = forward
+        self.backward = backward
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}>"
+
+    def run(self, arrays: list[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Run the fused forward."""
+        result = self.forward(*arrays, **kwargs)
+        return (NotImplemented, None) if result is NotImplemented else result
+
+    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> Iterable[Any]:
+        """Run the fused backward; on Tensors, differentiate the formula instead."""
+        if not as_tensors:
+            needs = [isinstance(a, Tensor) and a.requires_grad for a in node.args]
+            return self.backward(g, y, node.saved, needs)
+        stand_ins = [_alias(a) if isinstance(a, Tensor) and a.requires_grad else a for a in node.args]
+        wanted = [a for a in stand_ins if isinstance(a, Tensor) and a.requires_grad]
+        with formulas():
+            out = self.formula.function(*stand_ins, **node.kwargs)
+        found = iter(_walk([out], [g], wanted, create_graph=True, retain_graph=True, stop=True))
+        return [next(found) if isinstance(a, Tensor) and a.requires_grad else None for a in node.args]
+
+
+class Formula:
+    """An equation of the document or of the field, written with primitives, and its kernel if it has one."""
+
+    def __init__(self, function: Callable, source: str, equation: str):
+        self.function = function
+        self.name = function.__name__
+        self.source = source
+        self.equation = equation
+        self.fused: Kernel | None = None
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__module__ = function.__module__
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.fused is None or not _switch.kernels:
+            return self.function(*args, **kwargs)
+        if kwargs and any(isinstance(v, Tensor) for v in kwargs.values()):
+            args, kwargs = _by_position(self.function, args, kwargs)
+        y = self.fused.apply(args, kwargs)
+        if y is NotImplemented:
+            return self.function(*args, **kwargs)
+        return y
+
+    def __repr__(self) -> str:
+        return f"<formula {self.name}, {self.source}{', with a kernel' if self.fused else ''}>"
+
+    def kernel(self, pair: type) -> Kernel:
+        """Declare the fused path: a class with the static methods ``forward`` and ``backward``."""
+        self.fused = Kernel(self, pair.forward, pair.backward)  # type: ignore[attr-defined]
+        return self.fused
+
+
+def primitive(function: Callable) -> Primitive:
+    """Make an array function a primitive; declare its rules with ``.vjp`` right under it.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> @tt.primitive
+    ... def cube(x):
+    ...     return x * x * x
+    >>> cube.vjp(lambda g, y, x: g * 3 * x * x)
+    >>> tt.gradcheck(cube, [np.array([1.0, -2.0])], order=2)
+    True
+    """
+    made = Primitive(function)
+    if function.__module__.startswith("tinytransformer.ops"):
+        PRIMITIVES[made.name] = made
+    return made
+
+
+def formula(source: str, equation: str) -> Callable[[Callable], Formula]:
+    """Name the equation a function implements: where it comes from, and its LaTeX.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> @tt.formula("ReLU squared, So et al. 2021", r"\\max(x, 0)^2")
+    ... def squared_relu(x):
+    ...     return tt.relu(x) ** 2
+    >>> float(squared_relu(tt.tensor(3.0)))
+    9.0
+    """
+
+    def named(function: Callable) -> Formula:
+        made = Formula(function, source, equation)
+        if function.__module__.startswith("tinytransformer.formulas"):
+            FORMULAS[made.name] = made
+        return made
+
+    return named
+
+
+@primitive
+def _alias(x):
+    return x
+
+
+_alias.vjp(lambda g, y, x: g)
+
+
+# --- the walk back --------------------------------------------------------------------------------------
+
+
+def ordered(outputs: Iterable[Tensor], stop: frozenset[int] | set[int] = frozenset()) -> list[Tensor]:
+    """Return the Tensors behind ``outputs`` that require a gradient, each after all it was made from.
+
+    Depth first without recursion, so that a graph of any depth fits. Tensors whose id is in ``stop`` are
+    listed but not looked behind.
+    """
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    for output in outputs:
+        if not output.requires_grad or id(output) in seen:
+            continue
+        seen.add(id(output))
+        stack = [(output, _parents(output, stop))]
+        while stack:
+            tensor, parents = stack[-1]
+            for parent in parents:
+                if id(parent) not in seen:
+                    seen.add(id(parent))
+                    stack.append((parent, _parents(parent, stop)))
+                    break
+            else:
+                order.append(tensor)
+                stack.pop()
+    return order
+
+
+def _parents(tensor: Tensor, stop: frozenset[int] | set[int]) -> Any:
+    if tensor.node is FREED:
+        raise RuntimeError(
+            "this graph was freed by an earlier backward(): compute the outputs again, "
+            "or pass retain_graph=True the first time"
+        )
+    return iter(() if tensor.node is None or id(tensor) in stop else tensor.node.parents)
+
+
+def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
+    """Sum a gradient over the axes along which an input of this shape was broadcast."""
+    extra = g.ndim - len(shape)
+    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 != g.shape[extra + i]))
+    return g.sum(axis=axes).reshape(shape)
+
+
+def _walk(
+    outputs: Sequence[Tensor],
+    seeds: Sequence[Any],
+    inputs: Sequence[Tensor] | None,
+    create_graph: bool,
+    retain_graph: bool,
+    stop: bool = False,
+) -> list[Any]:
+    """Push gradients from outputs to ``inputs``, or with None to every leaf's ``.grad``.
+
+    Each Tensor is reached once all that was made from it has been: its gradient is then complete.
+    """
+    targets = {id(t) for t in inputs or ()}
+    order = ordered(outputs, targets if stop else frozenset())
+    needed: set[int] = set()  # Tensors on a path to an input
+    if inputs is not None:
+        for t in order:
+            if id(t) in targets or (t.node and any(id(p) in needed for p in t.node.parents)):
+                needed.add(id(t))
+    pending: dict[int, Any] = {}
+    ours: set[int] = set()  # sums that were made here, and so may be added to in place
+
+    def add(t: Tensor, g: Any) -> None:
+        key = id(t)
+        if key not in pending:
+            pending[key] = g
+        elif key in ours:
+            pending[key] += g
+        else:
+            pending[key] = pending[key] + g
+            if not create_graph:
+                ours.add(key)
+
+    for t, seed in zip(outputs, seeds, strict=True):
+        if t.requires_grad:
+            add(t, seed if create_graph else raw(seed))
+    found: dict[int, Any] = {}
+    while order:
+        t = order.pop()
+        g = pending.pop(id(t), None)
+        node = t.node
+        if node is not None and not retain_graph:
+            t.node = FREED  # as soon as the last use is over, its memory can go
+        if g is None:
+            continue
+        if id(t) in targets:
+            found[id(t)] = g
+            if stop:
+                continue
+        if node is None:
+            if inputs is None:
+                _accumulate(t, g)
+            continue
+        with running(module_of(t.data)):
+            contributions = node.operation.gradients(node, g, t if create_graph else t.data, create_graph)
+        for a, contribution in zip(node.args, contributions, strict=False):
+            if not isinstance(a, Tensor):
+                continue
+            if a.changed > node.time:
+                raise RuntimeError(
+                    f"an input of {node.operation.name}, shape {a.shape}, was changed in place after it was "
+                    "used: call backward() before the change, or compute the outputs again"
+                )
+            if a.requires_grad and contribution is not None and (inputs is None or id(a) in needed):
+                if contribution.shape != a.shape:
+                    contribution = _fit(contribution, a.shape, node.operation.name)
+                if contribution.dtype != a.data.dtype:
+                    contribution = contribution.astype(a.data.dtype)
+                add(a, contribution)
+    return [found.get(id(t)) for t in inputs or ()]
+
+
+def _fit(g: Any, shape: tuple[int, ...], name: str) -> Any:
+    aligned = (1,) * (g.ndim - len(shape)) + tuple(shape)
+    if len(aligned) != g.ndim or any(n not in (1, m) for n, m in zip(aligned, g.shape, strict=True)):
+        raise ValueError(f"the gradient rule of {name} returned shape {g.shape} for an input of shape {shape}")
+    return unbroadcast(g, shape)
+
+
+def _accumulate(leaf: Tensor, g: Any) -> None:
+    if leaf.grad is None:
+        leaf.grad = Tensor._of(module_of(leaf.data).array(raw(g)))  # a copy: rules may hand one array to two inputs
+    else:
+        leaf.grad.data += raw(g)
+
+
+def _seed(output: Tensor, gradient: Any, where: str) -> Any:
+    if not isinstance(output, Tensor) or not output.requires_grad:
+        raise RuntimeError(f"{where}: the output does not depend on a Tensor with requires_grad=True")
+    if gradient is None:
+        if output.size != 1:
+            raise RuntimeError(
+                f"{where}: an output of shape {output.shape} needs a gradient of that shape; "
+                "only a single number has the gradient 1 by default"
+            )
+        gradient = module_of(output.data).ones_like(output.data)
+    array = raw(gradient)
+    if not is_array(array):
+        array = module_of(output.data).asarray(array)
+    if array.shape != output.shape:
+        raise ValueError(f"{where}: gradient of shape {array.shape} for an output of shape {output.shape}")
+    if isinstance(gradient, Tensor) and gradient.data.dtype == output.data.dtype:
+        return gradient
+    return Tensor._of(array.astype(output.data.dtype, copy=False))
+
+
+def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -> None:
+    """Add to ``.grad`` of every leaf behind ``output``. See `Tensor.backward`."""
+    _walk([output], [_seed(output, gradient, "backward()")], None, False, retain_graph)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> Any:
+    """Gradient of ``outputs`` with respect to ``inputs``, returned rather than stored.
+
+    Computes ``sum_k <grad_outputs[k], d outputs[k] / d inputs[i]>`` for each i.
+
+    Parameters
+    ----------
+    outputs, inputs : Tensor or sequence of Tensors
+        Inputs may be leaves or Tensors inside the graph.
+    grad_outputs : array, Tensor, or sequence of them, optional
+        The cotangents, of the shapes of the outputs; 1 for a single number by default.
+    create_graph : bool
+        Record the gradient itself, so that it can be differentiated again.
+    retain_graph : bool, optional
+        Keep the graph for another walk; the same as ``create_graph`` by default.
+
+    Returns
+    -------
+    Tensor or tuple of Tensors
+        One for each input, in the form ``inputs`` came in; zeros for an input that has no influence.
+
+    Raises
+    ------
+    RuntimeError
+        If an output needs no gradient or the graph was freed.
+    ValueError
+        If a cotangent has another shape than its output.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> x = tt.tensor(2.0, requires_grad=True)
+    >>> dy = tt.grad(x**3, x, create_graph=True)
+    >>> float(dy), float(tt.grad(dy, x))
+    (12.0, 12.0)
+    """
+    single = isinstance(inputs, Tensor)
+    many_inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    many_outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    for i, t in enumerate(many_inputs):
+        if not isinstance(t, Tensor) or not t.requires_grad:
+            raise RuntimeError(f"grad(): input {i} is not a Tensor with requires_grad=True")
+    if grad_outputs is None:
+        grad_outputs = [None] * len(many_outputs)
+    elif isinstance(outputs, Tensor):
+        grad_outputs = [grad_outputs]
+    seeds = [_seed(y, g, "grad()") for y, g in zip(many_outputs, grad_outputs, strict=True)]
+    retain = create_graph if retain_graph is None else retain_graph
+    found = _walk(many_outputs, seeds, many_inputs, create_graph, retain)
+    results = []
+    for t, g in zip(many_inputs, found, strict=True):
+        if g is None:
+            g = module_of(t.data).zeros_like(t.data)
+        results.append(g if isinstance(g, Tensor) else Tensor._of(module_of(t.data).asarray(g)))
+    return results[0] if single else tuple(results)

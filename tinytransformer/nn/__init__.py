@@ -1,0 +1,22 @@
+"""Modules: parameters and the formulas they go into, with PyTorch's names."""
+
+from .attention import KeyValueCache, MultiHeadAttention
+from .layers import Dropout, Embedding, FeedForward, LayerNorm, Linear
+from .module import Module, ModuleList, Parameter, Sequential
+from .transformer import TransformerDecoderLayer, TransformerEncoderLayer
+
+__all__ = [
+    "Dropout",
+    "Embedding",
+    "FeedForward",
+    "KeyValueCache",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "ModuleList",
+    "MultiHeadAttention",
+    "Parameter",
+    "Sequential",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
+]

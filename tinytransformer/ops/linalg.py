@@ -1,0 +1,110 @@
+"""Products of matrices."""
+
+from __future__ import annotations
+
+from string import ascii_letters
+
+from ..autograd import primitive, raw
+from ..backend import xp
+from .shapes import expand_dims, reshape, swapaxes
+
+__all__ = ["einsum", "matmul"]
+
+
+@primitive
+def _matmul(x1, x2):
+    return xp.matmul(x1, x2)
+
+
+_matmul.vjp(
+    lambda g, y, x1, x2: _matmul(g, swapaxes(x2, -1, -2)),
+    lambda g, y, x1, x2: _matmul(swapaxes(x1, -1, -2), g),
+)
+
+
+def matmul(x1, x2):
+    """Product of matrices over the last two axes, broadcast over the others.
+
+    A 1-D operand is a row on the left and a column on the right, as in NumPy.
+
+    Parameters
+    ----------
+    x1 : array_like or Tensor, shape (..., n, k) or (k,)
+    x2 : array_like or Tensor, shape (..., k, m) or (k,)
+
+    Raises
+    ------
+    ValueError
+        If the inner lengths differ or an operand is a single number.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> tt.matmul(tt.ones((5, 2, 3)), tt.ones((3, 7))).shape
+    (5, 2, 7)
+    """
+    inner = getattr(x1, "shape", ())[-1:], getattr(x2, "shape", ())[-2:][:1]
+    if inner[0] and inner[1] and inner[0] != inner[1]:
+        raise ValueError(
+            f"matmul on {tuple(x1.shape)} and {tuple(x2.shape)}: the inner lengths {inner[0][0]} and "
+            f"{inner[1][0]} differ; transpose one operand with .mT, or check which axis holds the features"
+        )
+    row, column = getattr(x1, "ndim", 2) == 1, getattr(x2, "ndim", 2) == 1
+    if not (row or column):
+        return _matmul(x1, x2)
+    y = _matmul(expand_dims(x1, 0) if row else x1, expand_dims(x2, 1) if column else x2)
+    shape = y.shape[:-2] + (() if row else y.shape[-2:-1]) + (() if column else y.shape[-1:])
+    return reshape(y, shape)
+
+
+@primitive
+def einsum(subscripts, *operands):
+    """Sum of products as Einstein wrote it: ``einsum("ij,jk->ik", a, b)`` is ``a @ b``."""
+    return xp.einsum(subscripts, *operands, optimize=True)
+
+
+def _einsum_rule(g, y, subscripts, *operands):
+    inputs, output = _explicit(subscripts, [x.ndim for x in operands])
+    gradients = [None]
+    for i, x in enumerate(operands):
+        # the product of all other factors, summed over the letters that this operand does not have
+        letters = [output, *inputs[:i], *inputs[i + 1 :]]
+        factors = [g, *operands[:i], *operands[i + 1 :]]
+        lengths = {c: n for s, f in zip(letters, factors, strict=True) for c, n in zip(s, f.shape, strict=True)}
+        free = (c for c in ascii_letters if c not in output + "".join(inputs))
+        target = ""
+        for c, n in zip(inputs[i], x.shape, strict=True):
+            if c in target:  # a repeated letter took a diagonal: put the gradient back on it
+                new = next(free)
+                letters.append(c + new)
+                factors.append(xp.eye(n, dtype=raw(x).dtype))
+                target += new
+                continue
+            if lengths.get(c) != n:  # was only summed over: every entry along it counts the same
+                letters.append(c)
+                factors.append(xp.ones(n, dtype=raw(x).dtype))
+            target += c
+        gradients.append(einsum(",".join(letters) + "->" + target, *factors))
+    return gradients
+
+
+def _explicit(subscripts, ndims):
+    """Write out the ellipses and the output of an einsum with letters that are still free."""
+    left, arrow, output = subscripts.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    free = [c for c in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if c not in subscripts]
+    widest = 0
+    for i, (s, ndim) in enumerate(zip(inputs, ndims, strict=True)):
+        if "..." in s:
+            width = ndim - len(s.replace("...", ""))
+            widest = max(widest, width)
+            inputs[i] = s.replace("...", "".join(reversed(free[:width])))
+    shared = "".join(reversed(free[:widest]))
+    if not arrow:
+        letters = left.replace(",", "").replace("...", "")
+        once = sorted(c for c in set(letters) if letters.count(c) == 1)
+        output = ("..." if "..." in left else "") + "".join(once)
+    return inputs, output.replace("...", shared)
+
+
+einsum.vjp_all(_einsum_rule)

@@ -1,0 +1,157 @@
+"""Primitives that reduce over axes, or accumulate along one."""
+
+from __future__ import annotations
+
+import math
+
+from ..autograd import primitive, raw
+from ..backend import xp
+from .elementwise import exp, where
+from .shapes import broadcast_to, expand_dims, flip, reshape, transpose
+
+__all__ = ["cumsum", "logsumexp", "max", "mean", "min", "prod", "std", "sum", "var"]
+
+
+def _spread(g, x, axis, keepdims):
+    """Repeat a reduced gradient over the axes that were reduced away, to the shape of x."""
+    if axis is not None and not keepdims:
+        g = expand_dims(g, axis)
+    return broadcast_to(g, x.shape)
+
+
+def _count(x, axis):
+    """How many entries were reduced to one."""
+    if axis is None:
+        return x.size
+    return math.prod(x.shape[a] for a in (axis if isinstance(axis, tuple) else (axis,)))
+
+
+@primitive
+def sum(x, axis=None, keepdims=False):
+    """Sum over axes."""
+    return xp.sum(x, axis=axis, keepdims=keepdims)
+
+
+sum.vjp(lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis, keepdims))
+
+
+@primitive
+def mean(x, axis=None, keepdims=False):
+    """Arithmetic mean over axes."""
+    return xp.mean(x, axis=axis, keepdims=keepdims)
+
+
+mean.vjp(lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis, keepdims) / _count(x, axis))
+
+
+@primitive
+def max(x, axis=None, keepdims=False):
+    """Largest entry over axes; equal ones share the gradient."""
+    return xp.max(x, axis=axis, keepdims=keepdims)
+
+
+@primitive
+def min(x, axis=None, keepdims=False):
+    """Smallest entry over axes; equal ones share the gradient."""
+    return xp.min(x, axis=axis, keepdims=keepdims)
+
+
+def _shared_extremum(g, y, x, axis=None, keepdims=False):
+    best = raw(x) == raw(_spread(y, x, axis, keepdims))
+    return _spread(g, x, axis, keepdims) * (best / best.sum(axis=axis, keepdims=True))
+
+
+max.vjp(_shared_extremum)
+min.vjp(_shared_extremum)
+
+
+@primitive
+def var(x, axis=None, ddof=0, keepdims=False):
+    """Variance over axes: the sum of (x - mean)^2 divided by n - ddof."""
+    return xp.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+var.vjp(
+    lambda g, y, x, axis=None, ddof=0, keepdims=False: (
+        _spread(2 * g / (_count(x, axis) - ddof), x, axis, keepdims) * (x - mean(x, axis, keepdims=True))
+    )
+)
+
+
+@primitive
+def std(x, axis=None, ddof=0, keepdims=False):
+    """Standard deviation over axes, the square root of `var`; its gradient at 0 is not finite."""
+    return xp.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+std.vjp(
+    lambda g, y, x, axis=None, ddof=0, keepdims=False: (
+        _spread(g / y, x, axis, keepdims) * (x - mean(x, axis, keepdims=True)) / (_count(x, axis) - ddof)
+    )
+)
+
+
+@primitive
+def logsumexp(x, axis=None, keepdims=False):
+    """log of the sum of e^x over axes, without overflow: the largest entry is taken out first."""
+    m = xp.max(x, axis=axis, keepdims=True)
+    m = xp.where(xp.isfinite(m), m, 0)
+    total = xp.sum(xp.exp(x - m), axis=axis, keepdims=True)
+    y = xp.log(xp.maximum(total, xp.finfo(total.dtype).smallest_subnormal)) + m
+    y = xp.where(total > 0, y, -xp.inf)  # nothing but -inf: the sum is 0
+    return y if keepdims else xp.reshape(y, xp.sum(x, axis=axis).shape)
+
+
+logsumexp.vjp(
+    lambda g, y, x, axis=None, keepdims=False: (
+        _spread(g, x, axis, keepdims) * exp(x - _spread(_finite(y), x, axis, keepdims))
+    )
+)
+
+
+def _finite(y):
+    """Put 0 for -inf, so that -inf - y is still -inf."""
+    return where(xp.isfinite(raw(y)), y, 0)
+
+
+@primitive
+def cumsum(x, axis=None):
+    """Cumulative sum along an axis; over all entries in order by default."""
+    return xp.cumsum(x, axis=axis)
+
+
+def _cumsum_rule(g, y, x, axis=None):
+    along = 0 if axis is None else axis
+    return reshape(flip(cumsum(flip(g, along), along), along), x.shape)
+
+
+cumsum.vjp(_cumsum_rule)
+
+
+@primitive
+def prod(x, axis=None, keepdims=False):
+    """Product over axes."""
+    return xp.prod(x, axis=axis, keepdims=keepdims)
+
+
+def _prod_rule(g, y, x, axis=None, keepdims=False):
+    if (raw(x) != 0).all():
+        return _spread(g * y, x, axis, keepdims) / x
+    return _spread(g, x, axis, keepdims) * _product_of_others(x, axis)
+
+
+def _product_of_others(x, axis):
+    """For each entry, the product of the others: n products of n factors, right also where one is 0."""
+    over = tuple(range(x.ndim)) if axis is None else (axis if isinstance(axis, tuple) else (axis,))
+    over = tuple(a % x.ndim for a in over)
+    kept = tuple(a for a in range(x.ndim) if a not in over)
+    front = transpose(x, kept + over)  # (*kept, *over)
+    n = _count(x, over)
+    rows = reshape(front, (*front.shape[: len(kept)], 1, n))  # (*kept, 1, n)
+    own = xp.eye(n, dtype=bool)  # row i leaves factor i out
+    others = prod(where(own, 1, rows), axis=-1)  # (*kept, n)
+    back = tuple(int(i) for i in sorted(range(x.ndim), key=(kept + over).__getitem__))
+    return transpose(reshape(others, front.shape), back)
+
+
+prod.vjp(_prod_rule)

@@ -1,0 +1,18 @@
+"""Optimizers, learning-rate schedules and gradient clipping, with PyTorch's names."""
+
+from .clipping import clip_grad_norm
+from .optimizers import SGD, Adam, AdamW, Optimizer, decay_groups
+from .schedules import Constant, Noam, WarmupCosine, WarmupLinear
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Noam",
+    "Optimizer",
+    "WarmupCosine",
+    "WarmupLinear",
+    "clip_grad_norm",
+    "decay_groups",
+]

@@ -1,0 +1,242 @@
+"""Checkpoints: all that a run needs to go on, in files that are never half written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from ..models import GPT, GPTConfig
+from ..nn import Module
+from ..text import Tokenizer, TokenizerError, tokenizer_from_dict
+
+__all__ = ["Checkpoint", "CheckpointError", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+
+FORMAT = "tinytransformer checkpoint"
+VERSION = 1
+ARCHITECTURES: dict[str, tuple[type, type]] = {"GPT": (GPT, GPTConfig)}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, not ours, or of another architecture."""
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """What a checkpoint folder holds.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The folder.
+    model : Module
+        The model, with its weights.
+    tokenizer : Tokenizer
+        Made the token ids the model knows.
+    state : dict
+        Step, settings, data, random generator: as `Trainer` saved them.
+    """
+
+    path: Path
+    model: Module
+    tokenizer: Tokenizer
+    state: dict[str, Any]
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """Read the moments and the step count of the optimizer.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing or damaged.
+        """
+        arrays = _read_arrays(self.path / "optimizer.safetensors")
+        return {**arrays, **self.state["optimizer"]}
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    step: int,
+    model: Module,
+    tokenizer: Tokenizer,
+    optimizer_state: dict[str, Any],
+    state: dict[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Write ``folder/step-NNNNNNNN``, which appears under that name only once it is whole.
+
+    The folder holds ``model.safetensors``, ``optimizer.safetensors`` and ``checkpoint.json``. The newest
+    ``keep`` checkpoints stay, older ones are removed.
+
+    Parameters
+    ----------
+    folder : path
+        Where the checkpoints of a run lie; made if missing.
+    step : int
+        Steps taken so far.
+    model, tokenizer
+        What is saved; the model has a ``config`` dataclass.
+    optimizer_state : dict
+        Arrays and integers by name.
+    state : dict
+        Anything else that JSON can hold.
+    keep : int
+        Checkpoints to keep, at least 1.
+
+    Returns
+    -------
+    pathlib.Path
+        The new checkpoint.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    final = folder / f"step-{step:08d}"
+    partial = folder / f".partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    arrays = {k: numpy.ascontiguousarray(v) for k, v in optimizer_state.items() if hasattr(v, "shape")}
+    save_file(model.state_dict(), partial / "model.safetensors")
+    save_file(arrays, partial / "optimizer.safetensors")
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": type(model).__name__,
+        "config": dataclasses.asdict(model.config),  # type: ignore[call-overload]
+        "tokenizer": tokenizer.to_dict(),
+        **state,
+        "step": step,
+        "optimizer": {k: v for k, v in optimizer_state.items() if not hasattr(v, "shape")},
+    }
+    (partial / "checkpoint.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+    for file in partial.iterdir():
+        _to_disk(file)
+    if final.exists():  # the same step again, as after a run was stretched
+        shutil.rmtree(final)
+    os.rename(partial, final)
+    _to_disk(folder)
+    for old in _found(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def _to_disk(path: Path) -> None:
+    """Ask the system to write a file or folder out, so that a power cut cannot leave a hole in it."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("step-*") if (p / "checkpoint.json").is_file())
+
+
+def latest_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """Find the newest checkpoint: of a run's folder, of its ``checkpoints`` folder, or the path itself.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    path = Path(path)
+    if (path / "checkpoint.json").is_file():
+        return path
+    for folder in (path / "checkpoints", path):
+        found = _found(folder)
+        if found:
+            return found[-1]
+    what = "there is no such folder" if not path.exists() else "it holds no checkpoint of tinytransformer"
+    raise CheckpointError(f"cannot load a checkpoint from {str(path)!r}: {what}")
+
+
+def load_checkpoint(path: str | os.PathLike[str], architecture: str | None = None) -> Checkpoint:
+    """Read a checkpoint and build its model; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : path
+        A checkpoint, or the folder of a run, of which the newest is taken.
+    architecture : str, optional
+        Refuse any other.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, damaged, not ours, of a newer version, or of another architecture.
+    """
+    folder = latest_checkpoint(path)
+    where = f"cannot load {str(folder)!r}"
+    state = _read_description(folder / "checkpoint.json")
+    name = state.get("model")
+    if name not in ARCHITECTURES:
+        raise CheckpointError(f"{where}: architecture {name!r} is none of {sorted(ARCHITECTURES)}")
+    if architecture is not None and name != architecture:
+        raise CheckpointError(f"{where}: it holds a {name}, and a {architecture} is needed")
+    model_class, config_class = ARCHITECTURES[name]
+    weights = _read_arrays(folder / "model.safetensors")
+    try:
+        config = config_class(**state["config"])
+        tokenizer = tokenizer_from_dict(state["tokenizer"])
+    except (KeyError, TypeError, ValueError, TokenizerError) as error:
+        raise CheckpointError(f"{where}: {_line(error)}") from None
+    if tokenizer.vocab_size != config.vocab_size:
+        raise CheckpointError(
+            f"{where}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}"
+        )
+    described = sum(array.size for array in weights.values())
+    if described * 64 < config.vocab_size * config.d_model:  # before memory is asked for
+        raise CheckpointError(f"{where}: the weights are far smaller than the configuration says")
+    try:
+        dtype = next(iter(weights.values())).dtype
+        model = model_class(config, numpy.random.default_rng(0), dtype=dtype)
+        model.load_state_dict(weights)
+    except (StopIteration, ValueError, MemoryError) as error:
+        raise CheckpointError(f"{where}: {_line(error)}") from None
+    return Checkpoint(folder, model, tokenizer, state)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{str(path)!r} is damaged: it is not valid JSON") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{str(path)!r} does not describe a checkpoint of tinytransformer")
+    if state.get("version") != VERSION:
+        raise CheckpointError(
+            f"{str(path)!r} has version {state.get('version')!r}; this tinytransformer reads {VERSION}: update it"
+        )
+    return state
+
+
+def _read_arrays(path: Path) -> dict[str, numpy.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except OSError as error:
+        reason = error.strerror or "no such file"
+        raise CheckpointError(f"cannot read {str(path)!r}: {reason}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{str(path)!r} is damaged or truncated: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{error}".split()) or type(error).__name__

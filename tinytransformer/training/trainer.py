@@ -1,0 +1,456 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from ..autograd import no_grad, raw
+from ..backend import to_numpy
+from ..models import GPT
+from ..nn import Module
+from ..optim import AdamW, Constant, WarmupCosine, WarmupLinear, clip_grad_norm, decay_groups
+from ..text import Batches, Tokenizer
+from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from .evaluation import evaluate
+from .log import Log
+
+__all__ = ["NonFiniteError", "Trainer", "TrainingSettings", "first_non_finite", "steps_within"]
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or a gradient became NaN or infinite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """How to train, apart from the model and the data.
+
+    Parameters
+    ----------
+    steps : int
+        Optimizer steps of the whole run; the schedule is stretched to them.
+    batch_size : int
+        Sequences in a batch.
+    learning_rate : float
+        At the end of the warm-up.
+    final_learning_rate : float
+        At the end of the run.
+    warmup : int
+        Steps over which the learning rate rises from 0.
+    schedule : {"cosine", "linear", "constant"}
+        How the learning rate falls after the warm-up.
+    beta1, beta2 : float
+        Memory of AdamW's first and second moment.
+    weight_decay : float
+        Decoupled decay of the matrices; biases and gains do not decay.
+    clip : float
+        Largest norm of the gradient of all parameters together.
+    accumulate : int
+        Batches whose gradients are added up before one step.
+    seed : int
+        Of the data order.
+    evaluate_every, checkpoint_every : int
+        Steps from one to the next.
+    evaluate_tokens : int
+        Validation tokens looked at during training; all of them count at the end.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> TrainingSettings(steps=200, warmup=20).schedule
+    'cosine'
+    """
+
+    steps: int = 1000
+    batch_size: int = 8
+    learning_rate: float = 4e-3
+    final_learning_rate: float = 0.0
+    warmup: int = 100
+    schedule: str = "cosine"
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    accumulate: int = 1
+    seed: int = 0
+    evaluate_every: int = 250
+    checkpoint_every: int = 250
+    evaluate_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "evaluate_every", "checkpoint_every", "evaluate_tokens"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
+        for name in ("warmup", "seed"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 0:
+                raise ValueError(f"{name} must be an integer of at least 0, not {getattr(self, name)!r}")
+        for name in ("learning_rate", "clip"):
+            if not _real(getattr(self, name)) or getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be a positive number, not {getattr(self, name)!r}")
+        for name in ("final_learning_rate", "weight_decay"):
+            if not _real(getattr(self, name)) or getattr(self, name) < 0:
+                raise ValueError(f"{name} must be a number of at least 0, not {getattr(self, name)!r}")
+        for name in ("beta1", "beta2"):
+            if not _real(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")
+        if self.schedule not in ("cosine", "linear", "constant"):
+            raise ValueError(f"schedule must be cosine, linear or constant, not {self.schedule!r}")
+
+    def learning_rates(self) -> Callable[[int], float]:
+        """Return the schedule: the learning rate of each step."""
+        if self.schedule == "constant":
+            return Constant(self.learning_rate)
+        kind = WarmupCosine if self.schedule == "cosine" else WarmupLinear
+        return kind(self.learning_rate, self.warmup, self.steps, self.final_learning_rate)
+
+
+def _real(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+class Trainer:
+    """Train a GPT on tokens, with a log, evaluations and checkpoints, so that it can stop and go on.
+
+    A run that goes on from a checkpoint takes the same steps, bit for bit, as one that never stopped: the
+    batches depend on seed and step alone, and the checkpoint holds weights, moments and random generator.
+
+    Parameters
+    ----------
+    model : GPT
+    train_tokens, validation_tokens : integer arrays, 1-D
+        The split; they may be mapped from a file.
+    settings : TrainingSettings
+    tokenizer : Tokenizer
+        Saved with the model.
+    folder : path, optional
+        Where the log and the checkpoints go; without it nothing is written.
+    data : dict, optional
+        Facts about the data to keep in each checkpoint.
+    log_name : str
+        Name of the log in the folder; its ending chooses JSON lines or CSV.
+
+    Attributes
+    ----------
+    step : int
+        Steps taken so far.
+
+    Examples
+    --------
+    >>> from tinytransformer.models import GPT, GPTConfig
+    >>> from tinytransformer.text import ByteTokenizer
+    >>> tokens = numpy.tile(ByteTokenizer().encode("to be or not "), 20)
+    >>> model = GPT(GPTConfig(vocab_size=256, context_length=8, d_model=8, num_heads=2))
+    >>> settings = TrainingSettings(steps=3, warmup=0, batch_size=2)
+    >>> trainer = Trainer(model, tokens[:200], tokens[200:], settings, ByteTokenizer())
+    >>> trainer.run(progress=False)
+    >>> trainer.step
+    3
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        train_tokens: Any,
+        validation_tokens: Any,
+        settings: TrainingSettings,
+        tokenizer: Tokenizer,
+        folder: str | os.PathLike[str] | None = None,
+        data: dict[str, Any] | None = None,
+        log_name: str = "log.jsonl",
+    ):
+        self.model = model
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.folder = None if folder is None else Path(folder)
+        self.data = data or {}
+        self.validation_tokens = validation_tokens
+        self.batches = Batches(
+            train_tokens, settings.batch_size, model.config.context_length, settings.seed
+        )
+        self.optimizer = AdamW(
+            decay_groups(model, settings.weight_decay),
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+        )
+        self.learning_rate = settings.learning_rates()
+        self.log = None if self.folder is None else Log(self.folder / log_name)
+        self.step = 0
+        self.seconds = 0.0  # of training, over all sittings
+
+    def run(self, progress: bool = True) -> None:
+        """Take the steps that are left, with a progress bar.
+
+        Raises
+        ------
+        NonFiniteError
+            If loss or gradient became NaN or infinite; the last checkpoint is from before.
+        KeyboardInterrupt
+            After Ctrl-C, once the step was finished and a checkpoint was written.
+        """
+        settings = self.settings
+        started = time.perf_counter() - self.seconds
+        with _Interrupt() as interrupt, _bar(self, progress) as bar:
+            while self.step < settings.steps:
+                row = self.train_step()
+                self.seconds = time.perf_counter() - started
+                row["seconds"] = round(self.seconds, 3)
+
+                last = self.step == settings.steps
+                if last or self.step % settings.evaluate_every == 0:
+                    row["validation_loss"] = self.validation_loss()
+                if self.log is not None:
+                    self.log.append(row)
+                bar.advance(row)
+                if last or interrupt.asked or self.step % settings.checkpoint_every == 0:
+                    self.save()
+                if interrupt.asked and not last:
+                    raise KeyboardInterrupt
+
+    def train_step(self) -> dict[str, Any]:
+        """Take one optimizer step and return its row for the log."""
+        settings = self.settings
+        self.optimizer.zero_grad()
+        loss = 0.0
+        for part in range(settings.accumulate):
+            inputs, targets = self.batches(self.step * settings.accumulate + part)
+            part_loss = self.model.loss(inputs, targets) / settings.accumulate
+            part_loss.backward()
+            loss += part_loss.item()
+            if not math.isfinite(loss):
+                raise NonFiniteError(self._what_broke("the loss", inputs))
+        norm = clip_grad_norm(self.model.parameters(), settings.clip)
+        if not math.isfinite(norm):
+            raise NonFiniteError(self._what_broke("the gradient", inputs))
+        self.optimizer.lr = self.learning_rate(self.step)
+        self.optimizer.step()
+        self.step += 1
+        return {
+            "step": self.step,
+            "loss": loss,
+            "learning_rate": self.optimizer.lr,
+            "gradient_norm": norm,
+            "tokens": self.step * self.tokens_per_step,
+        }
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step looks at."""
+        return self.settings.batch_size * self.settings.accumulate * self.model.config.context_length
+
+    def validation_loss(self) -> float:
+        """Mean loss in nats per token on the first part of the validation tokens."""
+        counts = numpy.zeros(self.model.config.vocab_size, int)
+        limit = self.settings.evaluate_tokens
+        return evaluate(self.model, self.validation_tokens, counts, limit=limit).nats_per_token
+
+    def save(self) -> Path | None:
+        """Write a checkpoint, and return where."""
+        if self.folder is None:
+            return None
+        state = {
+            "settings": dataclasses.asdict(self.settings),
+            "data": self.data,
+            "rng": self.model.rng.bit_generator.state,
+            "seconds": self.seconds,
+            "log": None if self.log is None else self.log.path.name,
+        }
+        return save_checkpoint(
+            self.folder / "checkpoints",
+            self.step,
+            self.model,
+            self.tokenizer,
+            self.optimizer.state_dict(),
+            state,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the state of a checkpoint: weights, moments, step, random generator, log.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint belongs to another model or its state is damaged.
+        """
+        state = checkpoint.state
+        try:
+            self.model.load_state_dict(checkpoint.model.state_dict())
+            self.optimizer.load_state_dict(checkpoint.optimizer_state())
+            self.model.rng.bit_generator.state = state["rng"]
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"cannot go on from {str(checkpoint.path)!r}: {error}") from None
+        if self.log is not None:
+            self.log.cut(after=self.step)
+
+    def _what_broke(self, what: str, inputs: Any) -> str:
+        place = first_non_finite(self.model, inputs)
+        return (
+            f"{what} became NaN or infinite at step {self.step + 1}, first in {place}: go on from the last "
+            "checkpoint with a lower --learning-rate or a longer --warmup"
+        )
+
+
+def first_non_finite(model: Module, inputs: Any) -> str:
+    """Name the first layer whose parameters or output are not finite for these inputs.
+
+    Parameters
+    ----------
+    model : Module
+    inputs : integer array, shape (batch, T)
+
+    Returns
+    -------
+    str
+        The name of a parameter, a layer, or of a gradient if the forward pass is finite.
+
+    Examples
+    --------
+    >>> from tinytransformer.models import GPT, GPTConfig
+    >>> model = GPT(GPTConfig(vocab_size=7, context_length=5, d_model=8, num_heads=2))
+    >>> model.blocks[1].norm2.weight.data[3] = numpy.inf
+    >>> first_non_finite(model, numpy.zeros((2, 3), int))
+    'parameter blocks.1.norm2.weight'
+    """
+    for name, p in model.named_parameters():
+        if not _finite(p):
+            return f"parameter {name}"
+    found: list[str] = []
+    watched = list(model.named_modules())
+
+    def watching(name: str, forward: Callable) -> Callable:
+        def watched_forward(*args: Any, **kwargs: Any) -> Any:
+            y = forward(*args, **kwargs)
+            if not _finite(y):
+                found.append(name)  # inner layers return first
+            return y
+
+        return watched_forward
+
+    try:
+        for name, module in watched:
+            module.__dict__["forward"] = watching(name, module.forward)
+        with no_grad(), numpy.errstate(all="ignore"):
+            model(inputs)
+    finally:
+        for _, module in watched:
+            module.__dict__.pop("forward", None)
+    if found:
+        return f"layer {found[0] or type(model).__name__}"
+    for name, p in model.named_parameters():
+        if p.grad is not None and not _finite(p.grad):
+            return f"the gradient of {name}"
+    return "the loss"
+
+
+def _finite(value: Any) -> bool:
+    return bool(numpy.isfinite(to_numpy(raw(value))).all())
+
+
+def steps_within(
+    seconds: float, model: GPT, train_tokens: Any, settings: TrainingSettings, trials: int = 12
+) -> int:
+    """Count the steps that fit into a time budget, by timing a few whose results are thrown away.
+
+    Parameters
+    ----------
+    seconds : float
+        For training alone.
+    model : GPT
+        Its parameters are the same after the call.
+    train_tokens : integer array, 1-D
+    settings : TrainingSettings
+    trials : int
+        Steps to time; the median counts.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    batches = Batches(train_tokens, settings.batch_size, model.config.context_length, settings.seed)
+    rng_state = model.rng.bit_generator.state
+    times = []
+    for trial in range(trials):
+        start = time.perf_counter()
+        for _ in range(settings.accumulate):
+            model.loss(*batches(trial)).backward()
+        clip_grad_norm(model.parameters(), settings.clip)
+        times.append(time.perf_counter() - start)
+        model.zero_grad()
+    model.rng.bit_generator.state = rng_state
+    typical = sorted(times)[len(times) // 2]
+    return max(1, int(seconds / (1.06 * typical)))  # the optimizer and evaluations take their part
+
+
+class _Interrupt:
+    """Turn the first Ctrl-C into a request to stop after the step; the second one stops at once."""
+
+    def __enter__(self) -> _Interrupt:
+        self.asked = False
+        self.in_main_thread = threading.current_thread() is threading.main_thread()
+        if self.in_main_thread:  # Python delivers signals there alone
+            self.previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_: object) -> None:
+        if self.in_main_thread:
+            signal.signal(signal.SIGINT, self.previous)
+
+
+class _bar:  # noqa: N801
+    """A progress bar with loss, tokens per second and time left."""
+
+    def __init__(self, trainer: Trainer, shown: bool):
+        from tqdm import tqdm
+
+        self.per_step = trainer.tokens_per_step
+        self.bar = tqdm(
+            total=trainer.settings.steps,
+            initial=trainer.step,
+            unit="step",
+            disable=not shown,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}, {remaining} left",
+        )
+        self.smooth: float | None = None
+        self.validation: float | None = None
+
+    def __enter__(self) -> _bar:
+        return self
+
+    def advance(self, row: dict[str, Any]) -> None:
+        """Move on by the step of this row."""
+        self.smooth = row["loss"] if self.smooth is None else 0.95 * self.smooth + 0.05 * row["loss"]
+        self.validation = row.get("validation_loss", self.validation)
+        rate = self.bar.format_dict["rate"]
+        parts = [f"loss {self.smooth:.3f}"]
+        if self.validation is not None:
+            parts.append(f"validation {self.validation:.3f}")
+        if rate:
+            parts.append(f"{rate * self.per_step:,.0f} tokens/s")
+        self.bar.set_postfix_str(", ".join(parts), refresh=False)
+        self.bar.update(1)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
