@@ -106,11 +106,31 @@ class Case:
         return f"{self.name} {self.about}".strip()
 
 
+@dataclass(frozen=True)
+class Convention:
+    """The gradient at a point where there is no derivative, for the cotangent 1, 2, 3, ..."""
+
+    name: str
+    function: Callable
+    inputs: Sequence[Any]
+    gradients: Sequence[Any]  # of the floating inputs
+
+    def check(self) -> None:
+        """Compare the gradient with what was agreed."""
+        tensors = [tt.tensor(x, np.float64, requires_grad=True) if isinstance(x, list) else x for x in self.inputs]
+        y = self.function(*tensors)
+        cotangent = np.arange(1.0, y.size + 1).reshape(y.shape)
+        found = tt.grad(y, [t for t in tensors if isinstance(t, tt.Tensor)], cotangent)
+        for gradient, right in zip(found, self.gradients, strict=True):
+            np.testing.assert_array_equal(gradient.numpy(), right)
+
+
 CASES: list[Case] = []
 
 
 def case(name: str, inputs: Callable, oracle: Callable, about: str = "", function: Any = None, **more: Any) -> None:
-    CASES.append(Case(name, function or getattr(tt, name), inputs, oracle, about, **more))
+    function = function or (lambda *arguments: getattr(tt, name)(*arguments))
+    CASES.append(Case(name, function, inputs, oracle, about, **more))
 
 
 # --- elementwise ----------------------------------------------------------------------------------------
@@ -157,6 +177,7 @@ for _name in ("abs", "cos", "exp", "negative", "sign", "sin", "tanh"):
     case(_name, one, getattr(np, _name))
 for _name in ("log", "log1p", "sqrt"):
     case(_name, one_positive, getattr(np, _name))
+case("abs", lambda pick: [pick.numbers((2, 3)) * [[0], [1]]], np.abs, "at 0", order=1)
 case("erf", one, _erf)
 case("sigmoid", one, _sigmoid)
 case("relu", one, lambda x: np.maximum(x, 0))
@@ -180,6 +201,14 @@ case(
     "with whole exponents in an array",
     integers=False,
 )
+case(
+    "power",
+    lambda pick: [pick.numbers((4, 3)) * [[0], [1], [1], [0]], pick.rng.integers(0, 4, pick.of((4, 3), (3,)))],
+    np.power,
+    "of a base that may be 0",
+)
+case("power", lambda pick: [0, pick.positive((2, 3))], np.power, "of 0")
+case("power", one, lambda x: 0.5**x, "of a constant fraction", lambda x: 0.5**x, integers=False)
 case(
     "power",
     lambda pick: [np.arange(3), pick.positive((2, 3))],
@@ -236,7 +265,7 @@ def reduced(pick, values="numbers", shape=(), most=3):
 
 def with_zeros(pick):
     x, axis, keepdims = reduced(pick)
-    return [np.where(pick.rng.random(x.shape) < pick.of(0.1, 0.3), 0.0, x), axis, keepdims]
+    return [np.where(pick.rng.random(x.shape) < pick.of(0.1, 0.3, 1.0), 0.0, x), axis, keepdims]
 
 
 def tied(pick):
@@ -257,9 +286,29 @@ def _logsumexp(x, axis, keepdims):
     return np.log(np.sum(np.exp(x), axis=axis, keepdims=keepdims))
 
 
+def hiding(pick):
+    """An array, and where -inf hides it: all of row 0, some of the others."""
+    hidden = pick.rng.random((3, 5)) < [[2.0], [0.4], [0.0]]
+    hidden[1:, 0] = False
+    return [pick.numbers((3, 5)), hidden]
+
+
+def _logsumexp_of_shown(x, hidden):
+    return np.array([np.log(np.exp(row)[~h].sum()) for row, h in zip(x[1:], hidden[1:], strict=True)])
+
+
+def _logsumexp_of_shown_on_tensors(x, hidden):
+    return tt.logsumexp(tt.where(hidden, -math.inf, x), axis=1)[1:]
+
+
 for _name in ("sum", "mean", "prod"):
     case(_name, reduced, _reduction(_name))
-case("sum", lambda pick: [pick.numbers((0, 3)), pick.of(0, None, (0, 1)), False], _reduction("sum"), "of nothing")
+case(
+    "sum",
+    lambda pick: [pick.numbers((0, 3)), pick.of(0, None, (0, 1)), False],
+    _reduction("sum"),
+    "of nothing",
+)
 case("prod", with_zeros, _reduction("prod"), "with zeros")
 for _name in ("max", "min"):
     case(_name, lambda pick: reduced(pick, "apart"), _reduction(_name))
@@ -271,14 +320,7 @@ for _name in ("var", "std"):
         lambda x, axis, ddof, keepdims, f=getattr(np, _name): f(x, axis=axis, ddof=ddof, keepdims=keepdims),
     )
 case("logsumexp", reduced, _logsumexp)
-case(
-    "logsumexp",
-    lambda pick: [pick.numbers((3, 5)), pick.rng.random((3, 5)) <= [[1.0], [0.2], [0.0]]],  # row 0 has nothing left
-    lambda x, hidden: np.array([np.log(np.exp(r)[~h].sum()) for r, h in zip(x[1:], hidden[1:], strict=True)]),
-    "with -inf",
-    lambda x, hidden: tt.logsumexp(tt.where(hidden, -math.inf, x), axis=1)[1:],
-    integers=False,
-)
+case("logsumexp", hiding, _logsumexp_of_shown, "with -inf", _logsumexp_of_shown_on_tensors, integers=False)
 case("cumsum", lambda pick: [(x := pick.numbers(pick.shape())), pick.axis(x.ndim)], np.cumsum)
 
 
@@ -288,7 +330,10 @@ case("cumsum", lambda pick: [(x := pick.numbers(pick.shape())), pick.axis(x.ndim
 def reshaped(pick):
     shape = pick.shape()
     n = math.prod(shape)
-    return [pick.numbers(shape), pick.of(shape[::-1], (n,), (1, n, 1), (*shape[::-1], -1) if n else (0, 7), n)]
+    return [
+        pick.numbers(shape),
+        pick.of(shape[::-1], (n,), (1, n, 1), (*shape[::-1], -1) if n else (0, 7), n),
+    ]
 
 
 def permuted(pick):
@@ -327,7 +372,10 @@ def joined(pick):
 
 def stacked(pick):
     shape = pick.shape(0)
-    return [pick.integer(-len(shape) - 1, len(shape)), *(pick.numbers(shape) for _ in range(pick.integer(1, 3)))]
+    return [
+        pick.integer(-len(shape) - 1, len(shape)),
+        *(pick.numbers(shape) for _ in range(pick.integer(1, 3))),
+    ]
 
 
 def cut(pick):
@@ -375,7 +423,13 @@ case(
     lambda axis, *arrays: np.concatenate(arrays, axis=axis),
     function=lambda axis, *arrays: tt.concatenate(arrays, axis=axis),
 )
-case("concatenate", one, lambda x: np.concatenate([x, x], None), "twice", lambda x: tt.concatenate([x, x], None))
+case(
+    "concatenate",
+    one,
+    lambda x: np.concatenate([x, x], None),
+    "twice",
+    lambda x: tt.concatenate([x, x], None),
+)
 case(
     "stack",
     stacked,
@@ -495,6 +549,7 @@ def factors(pick):
 def summed_products(pick):
     subscripts, *shapes = pick.of(
         ("ij,jk->ik", (2, 3), (3, 5)),
+        ("ij, jk -> ik", (2, 3), (3, 5)),
         ("ij,jk", (2, 3), (3, 5)),  # without "->": the letters that stand once, in order
         ("ba", (2, 3)),
         ("bij,bkj->bik", (2, 3, 5), (2, 4, 5)),
@@ -508,10 +563,12 @@ def summed_products(pick):
         ("ii", (3, 3)),
         ("iji,j->i", (3, 2, 3), (2,)),
         ("iii->i", (2, 2, 2)),
+        ("aab->b", (3, 3, 2)),
         ("...ij,...jk->...ik", (7, 2, 3), (3, 5)),
         ("...ij,...jk->...ik", (1, 2, 3), (7, 3, 5)),
         ("...ij,...jk->...ik", (7, 2, 3), (1, 3, 5)),
         ("...i,i...", (2, 3), (3, 2)),
+        ("...i,i->...", (3,), (3,)),
         ("b...,b...->b...", (2, 3, 5), (2, 1, 5)),
         ("...ii->...i", (2, 3, 3)),
         ("ij,ij->ij", (1, 3), (2, 1)),
@@ -523,7 +580,13 @@ def summed_products(pick):
 
 
 case("matmul", factors, np.matmul)
-case("matmul", lambda pick: [pick.numbers((2, 3))], lambda x: x @ x.T, "of a tensor with itself", lambda x: x @ x.mT)
+case(
+    "matmul",
+    lambda pick: [pick.numbers((2, 3))],
+    lambda x: x @ x.T,
+    "of a tensor with itself",
+    lambda x: x @ x.mT,
+)
 case("einsum", summed_products, np.einsum)
 case(
     "einsum",
@@ -532,3 +595,26 @@ case(
     "of a tensor with itself",
     lambda x: tt.einsum("ij,kj->ik", x, x),
 )
+
+
+# --- where there is no derivative ------------------------------------------------------------------------
+
+INF = math.inf
+CONVENTIONS = [
+    Convention("abs", lambda x: tt.abs(x), [[-1.0, 0.0, 2.0]], [[-1, 0, 3]]),
+    Convention("sign", lambda x: tt.sign(x), [[-1.0, 0.0, 2.0]], [[0, 0, 0]]),
+    Convention("relu", lambda x: tt.relu(x), [[-1.0, 0.0, 2.0]], [[0, 0, 3]]),
+    Convention("clip", lambda x: tt.clip(x, -1, 1), [[-2.0, -1.0, 0.0, 1.0, 2.0]], [[0, 2, 3, 4, 0]]),
+    Convention("maximum", lambda a, b: tt.maximum(a, b), [[1.0, 2.0], [1.0, 5.0]], [[0.5, 0], [0.5, 2]]),
+    Convention("minimum", lambda a, b: tt.minimum(a, b), [[1.0, 2.0], [1.0, 5.0]], [[0.5, 2], [0.5, 0]]),
+    Convention("max", lambda x: tt.max(x * 3, 1), [[[5.0, 5.0, 4.0, 5.0], [1, 2, 3, 4]]], [[[1, 1, 0, 1], [0, 0, 0, 6]]]),
+    Convention("min", lambda x: tt.min(x * 3, 1), [[[5.0, 5.0, 6.0, 5.0], [4, 3, 2, 1]]], [[[1, 1, 0, 1], [0, 0, 0, 6]]]),
+    Convention("power", lambda x: (-2) ** x, [[2.0, 3.0]], [[0, 0]]),
+    Convention("power", lambda a, x: a**x, [[-2.0, 0.0], [2.0, 1.0]], [[-4, 2], [0, 0]]),
+    Convention(
+        "logsumexp",
+        lambda x: tt.logsumexp(x, axis=1),
+        [[[-INF, -INF, -INF], [0.0, -INF, 0.0], [-INF, 7.0, -INF]]],
+        [[[0, 0, 0], [1, 0, 1], [0, 3, 0]]],
+    ),
+]

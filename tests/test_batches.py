@@ -320,7 +320,7 @@ def test_mapped_tokens_give_the_same_batches(path):
     mapped, held = (Batches(tokens, 3, 5, seed=1)(2) for tokens in (file.tokens, BPE.encode(TEXT)))
     assert mapped[0].tolist() == held[0].tolist()
     assert mapped[1].tolist() == held[1].tolist()
-    for batch in (mapped, *windows(file.tokens, 3, 5)):
+    for batch in (mapped, *windows(file.tokens[:33], 3, 5)):  # 6 windows of 5, then one of 2
         assert [type(part) for part in batch] == [np.ndarray] * 2
 
 

@@ -394,6 +394,12 @@ def test_top_p_keeps_the_fewest_tokens_that_hold_p(top_k, top_p, kept):
     np.testing.assert_allclose(result[kept], p[kept] / p[kept].sum(), rtol=1e-12)
 
 
+def test_top_p_drops_a_tail_however_thin():
+    z = np.log([0.998, 0.0015, 0.0005])
+    assert np.flatnonzero(next_token_probabilities(z, top_p=0.997)).tolist() == [0]
+    assert np.flatnonzero(next_token_probabilities(z, top_p=0.999)).tolist() == [0, 1]
+
+
 def test_top_p_among_equals_takes_lower_ids():
     result = next_token_probabilities(np.zeros(8), top_p=0.375)
     np.testing.assert_allclose(result, [1 / 3, 1 / 3, 1 / 3, 0, 0, 0, 0, 0])
@@ -705,6 +711,23 @@ def test_beam_search_is_the_textbook_search_without_its_needless_steps(num_beams
         assert found[1] == pytest.approx(expected[1], rel=1e-12)
         saved += 7 - calls
     assert saved > 0  # the search ends once nothing that runs can win
+
+
+@pytest.mark.parametrize(
+    ("alpha", "stopped", "running", "goes_on"),
+    [
+        (0.0, 0.4, 0.399, False),
+        (0.0, 0.4, 0.401, True),
+        (1.0, 0.5, 0.5**5 - 1e-6, False),  # at best it keeps this until it is 5 long: the fifth root
+        (1.0, 0.5, 0.5**5 + 1e-6, True),
+        (-1.0, 0.3, 0.3**0.5 - 1e-3, False),  # at best it keeps this and stops next: the square
+        (-1.0, 0.3, 0.3**0.5 + 1e-3, True),
+    ],
+)
+def test_the_search_ends_exactly_when_nothing_that_runs_can_win(alpha, stopped, running, goes_on):
+    model = tree_model({(): {0: stopped, 1: running, 2: 1 - stopped - running}})
+    our_beam_search(model, PROMPT, 5, 2, alpha, (0, 2))
+    assert (len(model.calls) > 1) == goes_on
 
 
 def test_one_beam_is_greedy():

@@ -13,6 +13,7 @@ from tinytransformer import nn
 from tinytransformer.backend import move, to_numpy, xp
 
 B, H, T, S, D, F = 2, 3, 5, 7, 6, 11  # batch, heads, positions, memory positions, features, inner features
+EPS = 0.2  # so large that a layer norm which forgets it is seen
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def o_norm(x, layer):
     for row in x.reshape(-1, x.shape[-1]):
         mu = sum(row) / len(row)
         variance = sum((row - mu) ** 2) / len(row)
-        rows.append(host(layer.weight) * (row - mu) / np.sqrt(variance + layer.eps) + host(layer.bias))
+        rows.append(host(layer.weight) * (row - mu) / np.sqrt(variance + EPS) + host(layer.bias))
     return np.stack(rows).reshape(x.shape)
 
 
@@ -71,15 +72,14 @@ def o_weights(q, k, allowed):
 
 
 def o_attention(layer, query, key, value, allowed=None):
-    heads = layer.num_heads
-    d = query.shape[-1] // heads
+    d = D // H
     if allowed is None:
         allowed = np.ones((query.shape[1], key.shape[1]), bool)
     allowed = np.broadcast_to(allowed, (query.shape[0], query.shape[1], key.shape[1]))
-    joined = np.zeros((*query.shape[:2], heads * d))
+    joined = np.zeros((*query.shape[:2], D))
     for b in range(query.shape[0]):
         q, k, v = (o_linear(a[b], m) for a, m in ((query, layer.W_Q), (key, layer.W_K), (value, layer.W_V)))
-        for h in range(heads):
+        for h in range(H):
             part = slice(h * d, (h + 1) * d)
             joined[b, :, part] = o_weights(q[:, part], k[:, part], allowed[b]) @ v[:, part]
     return o_linear(joined, layer.W_O)
@@ -130,7 +130,7 @@ def test_embedding(backend, rng):
 
 
 def test_layer_norm(backend, rng):
-    layer = shaken(nn.LayerNorm(D, eps=0.3, dtype="float64"), rng)
+    layer = shaken(nn.LayerNorm(D, eps=EPS, dtype="float64"), rng)
     x = rng.normal(3, 2, size=(B, T, D))
     close(layer(born(x)), o_norm(x, layer))
 
@@ -167,6 +167,18 @@ def test_cross_attention(backend, rng):
     close(layer(born(x)), o_attention(layer, x, x, x))
 
 
+def test_cross_attention_with_a_cache_reads_the_memory_once(backend, rng):
+    layer, cache = shaken(nn.MultiHeadAttention(D, H, dtype="float64"), rng), nn.KeyValueCache()
+    x, key, value = (rng.normal(size=(B, n, D)) for n in (T, S, S))
+    with tt.no_grad():
+        first = layer(born(x), born(key), born(value), cache=cache)  # no mask: each query sees all keys
+        later = layer(born(x[:, :3]), born(0 * key), cache=cache)
+    expected = o_attention(layer, x, key, value)
+    close(first, expected)
+    close(later, expected[:, :3])
+    assert cache.length == S
+
+
 def test_attention_weights_are_those_the_layer_uses(rng):
     layer = shaken(nn.MultiHeadAttention(D, H, dtype="float64"), rng)
     x, key = rng.normal(size=(B, T, D)), rng.normal(size=(B, S, D))
@@ -184,7 +196,7 @@ def test_attention_weights_are_those_the_layer_uses(rng):
 
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_encoder_layer(backend, rng, norm_first):
-    layer = nn.TransformerEncoderLayer(D, H, F, norm_first=norm_first, layer_norm_eps=0.2, dtype="float64")
+    layer = nn.TransformerEncoderLayer(D, H, F, norm_first=norm_first, layer_norm_eps=EPS, dtype="float64")
     shaken(layer, rng).eval()
     x = rng.normal(size=(B, T, D))
     close(layer(born(x)), o_encoder(layer, x))
@@ -193,7 +205,7 @@ def test_encoder_layer(backend, rng, norm_first):
 
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_decoder_layer(backend, rng, norm_first):
-    layer = nn.TransformerDecoderLayer(D, H, F, norm_first=norm_first, layer_norm_eps=0.2, dtype="float64")
+    layer = nn.TransformerDecoderLayer(D, H, F, norm_first=norm_first, layer_norm_eps=EPS, dtype="float64")
     shaken(layer, rng).eval()
     x, memory = rng.normal(size=(B, T, D)), rng.normal(size=(B, S, D))
     close(layer(born(x), born(memory)), o_decoder(layer, x, memory))
@@ -333,11 +345,18 @@ def test_dropout_drops_attention_weights_in_training_only(rng):
     close(layer.eval()(born(x), mask=tt.Mask.causal(T)), o_attention(layer, x, x, x, LOWER))
 
 
+def test_without_dropout_and_cache_attention_is_one_call_of_its_formula(monkeypatch):
+    layer, x = nn.MultiHeadAttention(D, H, dropout=0.6), tt.ones((B, T, D))
+    monkeypatch.setattr(nn.attention, "multi_head_attention", lambda *args, **kwargs: "called")
+    assert layer.eval()(x) == "called"
+    assert layer.train()(x).shape == (B, T, D)
+
+
 @pytest.mark.parametrize("layer", [nn.TransformerEncoderLayer, nn.TransformerDecoderLayer])
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_every_sublayer_is_dropped_out(rng, layer, norm_first):
     """With all but a trace dropped only the residual is left, normalised once per sublayer in post-norm."""
-    module = shaken(layer(D, H, F, 0.9999, norm_first=norm_first, rng=0, dtype="float64"), rng)
+    module = shaken(layer(D, H, F, 0.9999, tt.relu, EPS, norm_first, rng=0, dtype="float64"), rng)
     x, memory = rng.normal(size=(B, T, D)), rng.normal(size=(B, S, D))
     y = module(born(x), *([] if layer is nn.TransformerEncoderLayer else [born(memory)]))
     norms = [m for m in module.modules() if isinstance(m, nn.LayerNorm)]
@@ -502,7 +521,7 @@ class Zoo(nn.Module):
     def __init__(self):
         self.zeta = nn.Parameter(np.arange(3.0))
         self.alpha = [nn.Linear(2, 3), {"b": nn.Parameter(np.ones(5)), "a": (nn.LayerNorm(7),)}]
-        self.count = 3
+        self.act = tt.relu
         self.again = self.zeta
         self.layers = nn.ModuleList([nn.Linear(2, 5, bias=False)])
         self.layers.append(nn.Linear(5, 2, bias=False))
@@ -660,6 +679,7 @@ def test_copies_are_independent_and_keep_ties(rng):
         assert twin.again is twin.zeta
         assert twin.layers[1].weight is twin.alpha[0].weight
         assert repr(twin) == repr(zoo)
+        assert twin.act is tt.relu
         twin.zeta.data += 1
         assert (twin.zeta.data != zoo.zeta.data).all()
 

@@ -9,19 +9,33 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .tensor import Tensor, arange, eye, full, ones, tensor, zeros  # isort: skip - must come first
-from .autograd import Formula, Primitive, formula, formulas, grad, no_grad, primitive
-from .backend import BackendError, available_backends, use_backend
-from .formulas import *  # noqa: F403
-from .gradcheck import GradientError, gradcheck
+# The Tensor comes first; functions that share the name of a module come after it.
+# "x as x" tells type checkers that x is public.
+# isort: off
+from .tensor import Tensor as Tensor, tensor as tensor
+from .tensor import arange as arange, eye as eye, full as full, ones as ones, zeros as zeros
 from .ops import *  # noqa: F403
+from .formulas import *  # noqa: F403
+from . import kernels as kernels
+from .autograd import Formula as Formula, Primitive as Primitive, formula as formula, primitive as primitive
+from .autograd import formulas as formulas, grad as grad, no_grad as no_grad
+from .backend import BackendError as BackendError, available_backends as available_backends
+from .backend import use_backend as use_backend
+from .gradcheck import GradientError as GradientError, gradcheck as gradcheck
+# isort: on
 
 __version__ = "0.1.0"
 
 _LAZY = ("generation", "models", "nn", "optim", "plotting", "text", "training")
 
 if TYPE_CHECKING:
-    from . import generation, models, nn, optim, plotting, text, training
+    from . import generation as generation
+    from . import models as models
+    from . import nn as nn
+    from . import optim as optim
+    from . import plotting as plotting
+    from . import text as text
+    from . import training as training
 
 
 def __getattr__(name: str) -> Any:

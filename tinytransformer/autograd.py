@@ -85,22 +85,32 @@ class formulas(_SwitchOff):  # noqa: N801
 class Node:
     """How a Tensor was made: the operation, its arguments, and what a kernel saved for its backward."""
 
-    __slots__ = ("args", "kwargs", "operation", "saved", "time")
+    __slots__ = ("args", "arrays", "inputs", "kwargs", "operation", "saved", "time")
 
-    def __init__(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any], saved: Any):
+    def __init__(
+        self,
+        operation: Any,
+        args: Sequence[Any],
+        arrays: Sequence[Any],
+        kwargs: dict[str, Any],
+        inputs: Sequence[tuple[int, Tensor]],
+        saved: Any,
+    ):
         self.operation = operation
-        self.args = args
+        self.args = args  # as they were given, Tensors among them
+        self.arrays = arrays  # the same with arrays in the place of Tensors
         self.kwargs = kwargs
+        self.inputs = inputs  # position and Tensor of each argument through which a gradient flows
         self.saved = saved
-        self.time = Tensor.clock  # a Tensor changed in place after this moment can no longer be trusted
+        self.time = next(Tensor.clock)  # later than that of every input: an order for the walk back
 
     @property
     def parents(self) -> list[Tensor]:
         """The Tensors among the arguments through which a gradient flows."""
-        return [a for a in self.args if isinstance(a, Tensor) and a.requires_grad]
+        return [tensor for _, tensor in self.inputs]
 
 
-FREED = Node("freed", (), {}, None)
+FREED = Node("freed", (), (), {}, (), None)
 
 
 def raw(value: Any) -> Any:
@@ -113,29 +123,30 @@ class Operation:
 
     name: str
 
-    def run(self, arrays: list[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def run(self, arrays: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Return the output array and what the backward needs besides inputs and output."""
         raise AttributeError(f"{type(self).__name__} defines no run()")
 
-    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> Iterable[Any]:
-        """Return a gradient for each argument, None where none is needed."""
+    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> list[Any]:
+        """Return the gradient for each of ``node.inputs``."""
         raise AttributeError(f"{type(self).__name__} defines no gradients()")
 
-    def apply(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def apply(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run on the arrays inside ``args``; the result is a Tensor if one of them was."""
-        arrays = []
+        arrays = list(args)
+        inputs = []
         tensor = None
-        records = False
-        for a in args:
+        for i, a in enumerate(args):
             if isinstance(a, Tensor):
                 tensor = a
+                arrays[i] = a.data
                 if a.requires_grad:
-                    records = True
-                arrays.append(a.data)
-            else:
-                arrays.append(a)
-        array = tensor.data if tensor is not None else next((a for a in arrays if is_array(a)), None)
-        module = xp.module if array is None else module_of(array)
+                    inputs.append((i, a))
+        module = xp.module
+        for a in arrays if tensor is None else [tensor.data]:  # ids may come from the host
+            if is_array(a):
+                module = module_of(a)
+                break
         try:
             if module is xp.module:
                 y, saved = self.run(arrays, kwargs)
@@ -147,9 +158,9 @@ class Operation:
         if tensor is None or y is NotImplemented:
             return y
         out = Tensor._of(y if is_array(y) else module.asarray(y))
-        if records and _switch.recording and out.data.dtype.kind == "f":
+        if inputs and _switch.recording and out.data.dtype.kind == "f":
             out.requires_grad = True
-            out.node = Node(self, args, kwargs, saved)
+            out.node = Node(self, args, arrays, kwargs, inputs, saved)
         return out
 
 
@@ -201,6 +212,9 @@ class Primitive(Operation):
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
+    def __reduce__(self) -> str:
+        return self.__name__  # a copy is this same function, and a pickle holds its name
+
     def vjp(self, *rules: Callable | None) -> None:
         """Declare the rules: each maps (upstream, output, *inputs) to the gradient of one input."""
         self.rules = list(rules)
@@ -209,19 +223,17 @@ class Primitive(Operation):
         """Declare one rule that returns the gradients of all inputs: for any number of inputs."""
         self.joint_rule = rule
 
-    def run(self, arrays: list[Any], kwargs: dict[str, Any]) -> tuple[Any, None]:
+    def run(self, arrays: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, None]:
         """Run the NumPy or CuPy function."""
         return self.function(*arrays, **kwargs), None
 
-    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> Iterable[Any]:
+    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> list[Any]:
         """Run the rules of the inputs that need a gradient."""
-        args = node.args if as_tensors else [raw(a) for a in node.args]
+        args = node.args if as_tensors else node.arrays
         if self.joint_rule is not None:
-            return self.joint_rule(g, y, *args, **node.kwargs)
-        return [
-            self._rule(i)(g, y, *args, **node.kwargs) if isinstance(a, Tensor) and a.requires_grad else None
-            for i, a in enumerate(node.args)
-        ]
+            found = self.joint_rule(g, y, *args, **node.kwargs)
+            return [found[i] for i, _ in node.inputs]
+        return [self._rule(i)(g, y, *args, **node.kwargs) for i, _ in node.inputs]
 
     def _rule(self, i: int) -> Callable:
         rule = self.rules[i] if i < len(self.rules) else None
@@ -247,22 +259,26 @@ class Kernel(Operation):
     def __repr__(self) -> str:
         return f"<kernel {self.name}>"
 
-    def run(self, arrays: list[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def run(self, arrays: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Run the fused forward."""
         result = self.forward(*arrays, **kwargs)
         return (NotImplemented, None) if result is NotImplemented else result
 
-    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> Iterable[Any]:
+    def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> list[Any]:
         """Run the fused backward; on Tensors, differentiate the formula instead."""
         if not as_tensors:
-            needs = [isinstance(a, Tensor) and a.requires_grad for a in node.args]
-            return self.backward(g, y, node.saved, needs)
-        stand_ins = [_alias(a) if isinstance(a, Tensor) and a.requires_grad else a for a in node.args]
-        wanted = [a for a in stand_ins if isinstance(a, Tensor) and a.requires_grad]
+            needs = [False] * len(node.args)
+            for i, _ in node.inputs:
+                needs[i] = True
+            found = self.backward(g, y, node.saved, needs)
+            return [found[i] for i, _ in node.inputs]
+        args = list(node.args)
+        for i, a in node.inputs:
+            args[i] = _alias(a)
         with formulas():
-            out = self.formula.function(*stand_ins, **node.kwargs)
-        found = iter(_walk([out], [g], wanted, create_graph=True, retain_graph=True, stop=True))
-        return [next(found) if isinstance(a, Tensor) and a.requires_grad else None for a in node.args]
+            out = self.formula.function(*args, **node.kwargs)
+        inputs = [args[i] for i, _ in node.inputs]
+        return _walk([out], [g], inputs, create_graph=True, retain_graph=True, stop=True)
 
 
 class Formula:
@@ -291,6 +307,9 @@ class Formula:
 
     def __repr__(self) -> str:
         return f"<formula {self.name}, {self.source}{', with a kernel' if self.fused else ''}>"
+
+    def __reduce__(self) -> str:
+        return self.__name__  # a copy is this same function, and a pickle holds its name
 
     def kernel(self, pair: type) -> Kernel:
         """Declare the fused path: a class with the static methods ``forward`` and ``backward``."""
@@ -353,36 +372,30 @@ _alias.vjp(lambda g, y, x: g)
 def ordered(outputs: Iterable[Tensor], stop: frozenset[int] | set[int] = frozenset()) -> list[Tensor]:
     """Return the Tensors behind ``outputs`` that require a gradient, each after all it was made from.
 
-    Depth first without recursion, so that a graph of any depth fits. Tensors whose id is in ``stop`` are
-    listed but not looked behind.
+    A graph of any depth fits: nothing recurses. Tensors whose id is in ``stop`` are listed but not looked
+    behind.
     """
-    order: list[Tensor] = []
-    seen: set[int] = set()
-    for output in outputs:
-        if not output.requires_grad or id(output) in seen:
+    found = {id(t): t for t in outputs if t.requires_grad}
+    left = list(found.values())
+    while left:
+        tensor = left.pop()
+        node = tensor.node
+        if node is FREED:
+            raise RuntimeError(
+                "this graph was freed by an earlier backward(): compute the outputs again, "
+                "or pass retain_graph=True the first time"
+            )
+        if node is None or id(tensor) in stop:
             continue
-        seen.add(id(output))
-        stack = [(output, _parents(output, stop))]
-        while stack:
-            tensor, parents = stack[-1]
-            for parent in parents:
-                if id(parent) not in seen:
-                    seen.add(id(parent))
-                    stack.append((parent, _parents(parent, stop)))
-                    break
-            else:
-                order.append(tensor)
-                stack.pop()
-    return order
+        for _, parent in node.inputs:
+            if id(parent) not in found:
+                found[id(parent)] = parent
+                left.append(parent)
+    return sorted(found.values(), key=_made_at)
 
 
-def _parents(tensor: Tensor, stop: frozenset[int] | set[int]) -> Any:
-    if tensor.node is FREED:
-        raise RuntimeError(
-            "this graph was freed by an earlier backward(): compute the outputs again, "
-            "or pass retain_graph=True the first time"
-        )
-    return iter(() if tensor.node is None or id(tensor) in stop else tensor.node.parents)
+def _made_at(tensor: Tensor) -> int:
+    return 0 if tensor.node is None else tensor.node.time
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
@@ -406,16 +419,16 @@ def _walk(
     """
     targets = {id(t) for t in inputs or ()}
     order = ordered(outputs, targets if stop else frozenset())
-    needed: set[int] = set()  # Tensors on a path to an input
+    needed: set[int] | None = None  # with inputs: the Tensors on a path to one
     if inputs is not None:
+        needed = set()
         for t in order:
-            if id(t) in targets or (t.node and any(id(p) in needed for p in t.node.parents)):
+            if id(t) in targets or (t.node is not None and any(id(p) in needed for _, p in t.node.inputs)):
                 needed.add(id(t))
-    pending: dict[int, Any] = {}
+    pending: dict[int, Any] = {}  # gradients that are still being added up
     ours: set[int] = set()  # sums that were made here, and so may be added to in place
 
-    def add(t: Tensor, g: Any) -> None:
-        key = id(t)
+    def add(key: int, g: Any) -> None:
         if key not in pending:
             pending[key] = g
         elif key in ours:
@@ -427,7 +440,7 @@ def _walk(
 
     for t, seed in zip(outputs, seeds, strict=True):
         if t.requires_grad:
-            add(t, seed if create_graph else raw(seed))
+            add(id(t), seed if create_graph else raw(seed))
     found: dict[int, Any] = {}
     while order:
         t = order.pop()
@@ -445,23 +458,34 @@ def _walk(
             if inputs is None:
                 _accumulate(t, g)
             continue
-        with running(module_of(t.data)):
-            contributions = node.operation.gradients(node, g, t if create_graph else t.data, create_graph)
-        for a, contribution in zip(node.args, contributions, strict=False):
-            if not isinstance(a, Tensor):
+        if Tensor.last_change > node.time:
+            _refuse_changed(node)
+        module = module_of(t.data)
+        y = t if create_graph else t.data
+        if module is xp.module:
+            contributions = node.operation.gradients(node, g, y, create_graph)
+        else:
+            with running(module):
+                contributions = node.operation.gradients(node, g, y, create_graph)
+        for (_, parent), contribution in zip(node.inputs, contributions, strict=True):
+            if contribution is None or (needed is not None and id(parent) not in needed):
                 continue
-            if a.changed > node.time:
-                raise RuntimeError(
-                    f"an input of {node.operation.name}, shape {a.shape}, was changed in place after it was "
-                    "used: call backward() before the change, or compute the outputs again"
-                )
-            if a.requires_grad and contribution is not None and (inputs is None or id(a) in needed):
-                if contribution.shape != a.shape:
-                    contribution = _fit(contribution, a.shape, node.operation.name)
-                if contribution.dtype != a.data.dtype:
-                    contribution = contribution.astype(a.data.dtype)
-                add(a, contribution)
+            like = parent.data
+            if contribution.shape != like.shape:
+                contribution = _fit(contribution, like.shape, node.operation.name)
+            if contribution.dtype != like.dtype:
+                contribution = contribution.astype(like.dtype)
+            add(id(parent), contribution)
     return [found.get(id(t)) for t in inputs or ()]
+
+
+def _refuse_changed(node: Node) -> None:
+    for a in node.args:
+        if isinstance(a, Tensor) and a.changed > node.time:
+            raise RuntimeError(
+                f"an input of {node.operation.name}, shape {a.shape}, was changed in place after it was used: "
+                "call backward() before the change, or compute the outputs again"
+            )
 
 
 def _fit(g: Any, shape: tuple[int, ...], name: str) -> Any:

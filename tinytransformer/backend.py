@@ -34,12 +34,14 @@ xp = _ArrayModule()
 
 _modules: dict[str, Any] = {"numpy": numpy}  # backends that were asked for, by name
 _names: dict[type, str] = {numpy.ndarray: "numpy"}  # array type -> backend
+_module_of: dict[type, Any] = {numpy.ndarray: numpy}  # array type -> array module
 
 
 def register_backend(name: str, module: Any) -> None:
     """Make an array module known: it needs ``ndarray``, ``asarray`` and ``asnumpy`` as CuPy has them."""
     _modules[name] = module
     _names[module.ndarray] = name
+    _module_of[module.ndarray] = module
 
 
 def _load(name: str) -> Any:
@@ -123,7 +125,7 @@ def backend_name(array: Any) -> str:
 
 def module_of(array: Any) -> Any:
     """Return the array module (NumPy or CuPy) that an array belongs to."""
-    return _modules[backend_name(array)]
+    return _module_of.get(type(array), numpy)
 
 
 def is_array(value: Any) -> bool:

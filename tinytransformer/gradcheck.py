@@ -1,4 +1,4 @@
-"""Compare gradients with differences: is each rule the derivative of its function?"""
+"""Compare gradients with differences of values: each rule must be the derivative of its function."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy
 
 from .autograd import grad, raw
-from .backend import backend_name, is_array, move, to_numpy
+from .backend import backend_name, is_array, move, to_numpy, xp
 from .tensor import Tensor
 
 __all__ = ["GradientError", "gradcheck"]
 
-STEPS = (1e-5, 1e-6, 1e-4)  # tried in turn: the shorter for sharp curves, the longer where values are noisy
+STEPS = (1e-4, 1e-5, 1e-6)  # each is tried if the one before disagrees: the curve may be too sharp for it
 ENTRIES = 100  # inputs up to this size are checked entry by entry, larger ones along a random direction
 
 
@@ -81,9 +81,8 @@ def gradcheck(
     """
     if order not in (1, 2):
         raise ValueError(f"gradcheck: order is 1 or 2, not {order}")
-    if isinstance(inputs, (Tensor, int, float)) or is_array(inputs):
-        inputs = [inputs]
-    arguments = [_double(x) for x in inputs]
+    single = isinstance(inputs, (Tensor, int, float)) or is_array(inputs)
+    arguments = [_double(x) for x in ([inputs] if single else inputs)]
     checked = [i for i, x in enumerate(arguments) if is_array(x) and x.dtype == numpy.float64]
     if not checked:
         raise TypeError("gradcheck: no input is floating, so there is no gradient to check")
@@ -93,27 +92,24 @@ def gradcheck(
         given = dict(zip(checked, tensors, strict=True))
         return _floating(function(*[given.get(i, x) for i, x in enumerate(arguments)]))
 
-    points = [arguments[i] for i in checked]
-    names = [f"input {i}" for i in checked]
+    def gradient(tensors: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
+        x, v = tensors[: len(checked)], tensors[len(checked) :]
+        return _gradients(forward(x, create_graph), x, v, create_graph)
+
+    points, names = [arguments[i] for i in checked], [f"input {i}" for i in checked]
     with numpy.errstate(all="ignore"):  # what is not finite is reported, with its place
-        first = _Check(forward, points, names, tolerance, rng, create_graph=False)
+        first = _Check(forward, points, names, tolerance, rng)
         first.run()
-        if order == 1:
-            return True
-
-        def gradient(tensors: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
-            x, v = tensors[: len(points)], tensors[len(points) :]
-            return _gradients(forward(x, create_graph), x, v, create_graph)
-
-        names = names + [f"cotangent of output {k}" for k in range(len(first.cotangents))]
-        names = [f"second order, {name}" for name in names]
-        _Check(gradient, points + first.cotangents, names, tolerance, rng, create_graph=True).run()
+        if order == 2:
+            names += [f"cotangent of output {k}" for k in range(len(first.cotangents))]
+            names = [f"second order, {name}" for name in names]
+            _Check(gradient, points + first.cotangents, names, tolerance, rng, first).run()
     return True
 
 
 def _double(x: Any) -> Any:
     """Return a floating input as a float64 array where it lives (a view stays a view), others as they are."""
-    array = numpy.asarray(x) if isinstance(x, (float, numpy.floating)) else raw(x)
+    array = xp.asarray(x) if isinstance(x, (float, numpy.floating)) else raw(x)
     return array.astype(numpy.float64, copy=False) if is_array(array) and array.dtype.kind == "f" else x
 
 
@@ -128,135 +124,93 @@ def _floating(result: Any) -> list[Tensor]:
             )
         if y.dtype.kind == "f" and y.dtype != numpy.float64:
             raise GradientError(
-                f"gradcheck: output {k} is {y.dtype} though the inputs are float64, and differences need double "
-                "precision; let the function keep the dtype of its inputs"
+                f"gradcheck: output {k} is {y.dtype} though the inputs are float64, and differences need the "
+                "double precision; let the function keep the dtype of its inputs"
             )
     return [y for y in outputs if y.dtype.kind == "f"]
 
 
-def _gradients(
-    ys: Sequence[Tensor], xs: Sequence[Tensor], vs: Sequence[Any], create_graph: bool
-) -> list[Tensor]:
+def _gradients(ys: Sequence[Tensor], xs: Sequence[Tensor], vs: Sequence[Any], create_graph: bool) -> list:
     """Gradients of <vs, ys>; zeros where no output depends on an input."""
     pairs = [(y, v) for y, v in zip(ys, vs, strict=True) if y.requires_grad]
     if not pairs:
         return [x * 0.0 for x in xs]
     outputs, cotangents = zip(*pairs, strict=True)
     try:
-        return list(grad(list(outputs), list(xs), list(cotangents), create_graph=create_graph))
+        return list(grad(outputs, xs, cotangents, create_graph=create_graph))
     except ValueError as error:
-        shapes = re.search(
-            r"gradient rule of .* returned shape \((.*)\) for an input of shape \((.*)\)", str(error)
-        )
-        if shapes is None:
+        if "gradient rule" not in str(error):
             raise
-        got, wanted = (sorted(int(n) for n in re.findall(r"\d+", shape)) for shape in shapes.groups())
-        if got == wanted:
-            cause = "transposed: the axes are in another order"
-        elif math.prod(got) > math.prod(wanted):
-            cause = "not summed over an axis along which the input was broadcast or repeated"
-        else:
+        got, wanted = (re.findall(r"\d+", shape) for shape in re.findall(r"\((.*?)\)", str(error)))
+        cause = "not summed over an axis along which the input was broadcast or repeated"
+        if sorted(got) == sorted(wanted):
+            cause = "transposed, the axes are in another order"
+        elif math.prod(map(int, got)) < math.prod(map(int, wanted)):
             cause = "summed over an axis that the input has"
         raise GradientError(f"gradcheck: {error}. Likely cause: {cause}") from None
-
-
-def _not_finite(array: numpy.ndarray) -> str:
-    place = tuple(int(i) for i in numpy.argwhere(~numpy.isfinite(array))[0])
-    return f"{array[place]} at entry {place}"
-
-
-def _cause(analytic: numpy.ndarray, numeric: numpy.ndarray, lengths: set[int], second: bool) -> str:
-    """Say what kind of mistake turns the numeric gradient into the analytic one, if it can be told."""
-    if not analytic.any():
-        if second:
-            return "a rule computes with arrays what it should compute with Tensors (raw(), NumPy)"
-        return (
-            "no gradient arrives: the input was detached on the way (.detach(), .data, argmax, a comparison)"
-        )
-    if analytic.ndim > 1 and analytic.shape[-1] == analytic.shape[-2] > 1:
-        if numpy.allclose(analytic, numeric.mT, rtol=1e-5):
-            return "transposed"
-    seen = abs(numeric) > 1e-6 * abs(numeric).max()
-    if not seen.any():
-        return "the output does not depend on this input"
-    ratios = analytic[seen] / numeric[seen]
-    factor = float(numpy.median(ratios))
-    size = max(abs(factor), 1 / abs(factor)) if factor else math.inf
-    whole = abs(size - round(size)) < 1e-4
-    if not numpy.allclose(ratios, factor, rtol=1e-4) or not (whole or ratios.size > 1):
-        return "not one factor for all entries: a term is missing, or entries are in another order"
-    if abs(factor + 1) < 1e-4:
-        return "the sign is wrong"
-    cause = f"every entry is {size:.6g} times too {'large' if abs(factor) > 1 else 'small'}"
-    if factor < 0:
-        cause += " and has the wrong sign"
-    if whole and round(size) in lengths:
-        cause += ": " + ("a sum where a mean belongs" if abs(factor) > 1 else "a mean where a sum belongs")
-    elif abs(factor - 0.5) < 1e-4:
-        cause += ": if the input is used twice, one of the two uses is missing"
-    return cause
 
 
 class _Check:
     """The gradients of one function at one point, and how its values change around that point."""
 
-    def __init__(self, function, points, names, tolerance, rng, create_graph):
+    def __init__(self, function, points, names, tolerance, rng, first=None):
         self.function, self.points, self.names = function, points, names
-        self.tolerance, self.rng, self.second = tolerance, rng, create_graph
+        self.tolerance, self.rng, self.second = tolerance, rng, first is not None
         xs = [Tensor(p, requires_grad=True) for p in points]
-        ys = function(xs, create_graph)
+        ys = function(xs, self.second)
         self.values = [to_numpy(y.data) for y in ys]
         for k, (value, again) in enumerate(zip(self.values, self.at(0, 0.0), strict=True)):
             if not numpy.isfinite(value).all():
                 raise GradientError(f"gradcheck: output {k} is {_not_finite(value)}: choose other inputs")
             if not numpy.allclose(value, again, rtol=1e-11, atol=1e-13):
                 raise GradientError(
-                    f"gradcheck: two calls with the same inputs differ by {abs(value - again).max():.3g}: the "
-                    "function is not deterministic; give it a fixed mask or seed"
+                    f"gradcheck: two calls with the same inputs differ by {abs(value - again).max():.3g}: "
+                    "the function is not deterministic; give it a fixed mask or seed"
                 )
-        self.weights = [
-            rng.uniform(0.5, 1.5, v.shape) * rng.choice([-1.0, 1.0], v.shape) for v in self.values
-        ]
+        signs = [rng.choice([-1.0, 1.0], v.shape) for v in self.values]
+        self.weights = [rng.uniform(0.5, 1.5, s.shape) * s for s in signs]
         self.size = sum(float(abs(w * v).sum()) for w, v in zip(self.weights, self.values, strict=True))
+        self.size += first.size if first else 0.0  # a gradient of 0 is the sum of terms that are not
         self.cotangents = [move(w, y.backend) for w, y in zip(self.weights, ys, strict=True)]
-        self.gradients = [to_numpy(g.data) for g in _gradients(ys, xs, self.cotangents, create_graph)]
+        self.gradients = [to_numpy(g.data) for g in _gradients(ys, xs, self.cotangents, self.second)]
 
     def at(self, i, shift):
-        """Outputs, on the host, with point i moved by ``shift``."""
+        """Return the outputs, on the host, with point i moved by ``shift``."""
         points = list(self.points)
         points[i] = move(to_numpy(points[i]) + shift, backend_name(points[i]))
         return [
             to_numpy(y.data) for y in self.function([Tensor(p, requires_grad=True) for p in points], False)
         ]
 
-    def growth(self, ahead, behind):
-        """Return how much <cotangents, outputs> grew between two points, and the sizes of what changed."""
-        parts = list(zip(self.weights, ahead, behind, strict=True))
-        changed = sum(float(abs(w * a)[a != b].sum()) for w, a, b in parts)
-        return sum(float((w * (a - b)).sum()) for w, a, b in parts), changed
+    def slope(self, i, direction, ahead, behind):
+        """Return the slope of <cotangents, outputs> between two steps along a direction, and its rounding."""
+        rise = rounding = 0.0
+        outputs = self.at(i, ahead * direction), self.at(i, behind * direction)
+        for w, y, z in zip(self.weights, *outputs, strict=True):
+            rise += float((w * (y - z)).sum())
+            rounding += 2e-15 * float(abs(w * y)[y != z].sum())
+        return rise / (ahead - behind), rounding / (ahead - behind)
 
     def differs(self, i, direction):
         """Return the analytic and the numeric derivative along a direction if they differ, else None."""
         terms = self.gradients[i] * direction
         analytic, size = float(terms.sum()), float(abs(terms).sum())
-        numeric = previous = math.nan
+        numeric = math.nan
         for h in STEPS:
-            growth, changed = self.growth(self.at(i, h * direction), self.at(i, -h * direction))
-            numeric, previous = growth / (2 * h), numeric
-            rounding = 1e-15 * changed / h + 1e-12 * self.size
-            doubt = 0.0 if math.isnan(previous) else 0.1 * abs(numeric - previous)  # it has not converged
-            if abs(analytic - numeric) <= self.tolerance * max(size, abs(numeric)) + rounding + doubt:
+            previous = numeric
+            numeric, rounding = self.slope(i, direction, h, -h)
+            doubt = 0.1 * abs(numeric - previous) if math.isfinite(previous) else 0.0  # not yet converged
+            error = self.tolerance * max(size, abs(numeric)) + rounding + doubt + 1e-11 * self.size
+            if abs(analytic - numeric) <= error:
                 return None
         return analytic, numeric
 
     def has_kink(self, i, direction):
-        """Return True if the slopes to both sides differ, however small the step."""
-        gaps = []
-        for h in (1e-5, 1e-6):
-            right, _ = self.growth(self.at(i, h * direction), self.values)
-            left, _ = self.growth(self.values, self.at(i, -h * direction))
-            gaps.append(abs(right - left) / h)
-        return gaps[1] > 0.5 * gaps[0] and gaps[1] * h > 1e-3 * (abs(right) + abs(left))
+        """Return True if, however small the step, the slopes to both sides differ or grow as at a jump."""
+        far, near = ([self.slope(i, direction, *s)[0] for s in ((h, 0), (0, -h))] for h in (1e-5, 1e-6))
+        gap, steepness = abs(near[0] - near[1]), abs(near[0]) + abs(near[1])
+        kink = gap > 0.5 * abs(far[0] - far[1]) and gap > 1e-3 * steepness
+        return kink or steepness > 5 * (abs(far[0]) + abs(far[1]))
 
     def run(self):
         """Raise a GradientError about the first gradient that is not the derivative."""
@@ -265,38 +219,75 @@ class _Check:
             if not numpy.isfinite(g).all():
                 raise GradientError(f"{title}: the output is finite, but the gradient is {_not_finite(g)}")
             scale = numpy.sqrt(numpy.maximum(1.0, abs(to_numpy(self.points[i]))))
-            found = None
             if self.second or g.size > ENTRIES:
                 # along the signs of the gradient no two terms cancel, so that a small relative error shows
                 signs = numpy.where(g == 0, self.rng.choice([-1.0, 1.0], g.shape), numpy.sign(g))
                 found = self.differs(i, signs * self.rng.uniform(0.5, 1.5, g.shape) * scale)
-                if found is None:
-                    continue
-            sample = self.rng.permutation(g.size)[:ENTRIES] if g.size > ENTRIES else range(g.size)
-            measured, wrong = g.copy(), {}
-            for j in sample:
-                along = numpy.zeros(g.shape)
-                along.flat[j] = scale.flat[j]
-                pair = self.differs(i, along)
-                if pair is not None:
-                    measured.flat[j] = pair[1] / scale.flat[j]
-                    wrong[j] = along
-            if wrong:
-                smooth = next((j for j in wrong if not self.has_kink(i, wrong[j])), None)
-                place = tuple(
-                    map(int, numpy.unravel_index(next(iter(wrong)) if smooth is None else smooth, g.shape))
-                )
-                found = g[place], measured[place]
-                if smooth is None:
-                    cause = "none in the rule, the input is at a kink: move it away, and equal entries apart"
-                else:
-                    lengths = {n for a in [g, *self.values] for n in (*a.shape, a.size)}
-                    cause = _cause(g, measured, lengths, self.second)
-                where = f"entry {place}"
-                cause = f"; {len(wrong)} of {len(sample)} entries differ. Likely cause: {cause}"
-            elif found is not None:
-                where, cause = "along a random direction", ""
+                if found is not None:
+                    along = "along a random direction: analytic {:.7g}, numeric {:.7g}".format(*found)
+                    raise GradientError(f"{title}, {self.wrong_entry(i, scale) or along}")
+            elif wrong := self.wrong_entry(i, scale):
+                raise GradientError(f"{title}, {wrong}")
+
+    def wrong_entry(self, i, scale):
+        """Compare entry by entry; say which one is wrong, and why if it can be told."""
+        g = self.gradients[i]
+        sample = self.rng.permutation(g.size)[:ENTRIES]
+        numeric, wrong = numpy.full(g.shape, numpy.nan), {}
+        for j in sorted(sample):
+            along = numpy.zeros(g.shape)
+            along.flat[j] = scale.flat[j]
+            found = self.differs(i, along)
+            numeric.flat[j] = g.flat[j] if found is None else found[1] / scale.flat[j]
             if found is not None:
-                raise GradientError(
-                    f"{title}, {where}: analytic {found[0]:.7g}, numeric {found[1]:.7g}{cause}"
-                )
+                wrong[j] = along
+        if not wrong:
+            return None
+        smooth = [j for j, along in wrong.items() if not self.has_kink(i, along)]
+        j = min(smooth or wrong)
+        if not numpy.isfinite(numeric.flat[j]):
+            cause = "none in the rule, the function is not finite around the input"
+        elif not smooth:
+            cause = "none in the rule, the input is at a kink or jump: move it away, and equal entries apart"
+        else:
+            cause = self.cause(g, numeric)
+        place = tuple(int(k) for k in numpy.unravel_index(j, g.shape))
+        return (
+            f"entry {place}: analytic {g.flat[j]:.7g}, numeric {numeric.flat[j]:.7g}; {len(wrong)} of "
+            f"{len(sample)} entries differ. Likely cause: {cause}"
+        )
+
+    def cause(self, analytic, numeric):
+        """Say what kind of mistake turns the numeric gradient into the analytic one, if it can be told."""
+        if not analytic.any():
+            if self.second:
+                return "a rule computes with arrays (raw(), NumPy) what it should compute with Tensors"
+            return "no gradient arrives, the input was detached on the way (.detach(), .data, a comparison)"
+        square = analytic.ndim > 1 and analytic.shape[-1] == analytic.shape[-2]
+        if square and numpy.allclose(analytic, numeric.mT, rtol=1e-5):
+            return "transposed"
+        seen = abs(numeric) > 1e-6 * numpy.nanmax(abs(numeric))
+        if not seen.any():
+            return "the output does not depend on this input"
+        ratios = analytic[seen] / numeric[seen]
+        factor = float(numpy.median(ratios))
+        times = max(abs(factor), 1 / abs(factor)) if factor else math.inf
+        whole = round(times) if abs(times - round(times)) < 1e-4 else 0
+        if not numpy.allclose(ratios, factor, rtol=1e-4) or not (whole or ratios.size > 1):
+            return "not one factor for all entries: a term is missing, or entries are in another order"
+        if whole == 1:
+            return "the sign is wrong"
+        cause = f"every entry is {times:.6g} times too {'large' if abs(factor) > 1 else 'small'}"
+        cause += " and has the wrong sign" if factor < 0 else ""
+        if whole in {n for a in [analytic, *self.values] for n in (*a.shape, a.size)}:
+            return cause + (
+                ", a sum where a mean belongs" if abs(factor) > 1 else ", a mean where a sum belongs"
+            )
+        if whole == 2 and 0 < factor < 1:
+            return cause + "; of two equal uses of the input, one may be missing"
+        return cause
+
+
+def _not_finite(array: numpy.ndarray) -> str:
+    place = tuple(int(i) for i in numpy.argwhere(~numpy.isfinite(array))[0])
+    return f"{array[place]} at entry {place}"

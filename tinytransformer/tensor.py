@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy
@@ -45,7 +46,8 @@ class Tensor:
     __slots__ = ("__weakref__", "changed", "data", "grad", "node", "requires_grad")
     __array_ufunc__ = None  # array * tensor asks the Tensor, rather than looping over its items
     __array_priority__ = 1000
-    clock = 0  # counts changes in place, of all Tensors
+    clock = itertools.count(1)  # ticks at every operation that is recorded and every change in place
+    last_change = 0  # when any Tensor was changed in place
 
     data: Any
     grad: Tensor | None
@@ -240,8 +242,7 @@ class Tensor:
 
     def mark_changed(self) -> None:
         """Say that ``data`` was changed in place, so that an older graph refuses to use it."""
-        Tensor.clock += 1
-        self.changed = Tensor.clock
+        self.changed = Tensor.last_change = next(Tensor.clock)
 
     def to(self, backend: str) -> Tensor:
         """Return a Tensor on the backend of this name (``"numpy"``, ``"cupy"``); the graph ends here."""

@@ -92,6 +92,9 @@ def beam_search(
     and of equal candidates the one from the better beam, then the one with the lower token id, ranks higher.
 
     Prompts of different length, and those that outgrow the context, are treated as in `generate`.
+    The ``transformers`` library finds the same continuations with ``early_stopping="never"``; its default
+    may stop at a lower score.
+
     Source: Sutskever et al., Sequence to Sequence Learning with Neural Networks, 2014; the length
     penalty after Wu et al., Google's Neural Machine Translation System, 2016, as a plain power of n.
 
@@ -129,7 +132,6 @@ def beam_search(
             flat = candidates[beams].ravel()  # (beams * V,) candidate i extends beam i // V by token i % V
             # At most len(stop) candidates of each beam end, so num_beams that run on are among these.
             ranked = largest(flat, num_beams * (1 + len(stop)))
-            ranked = ranked[flat[ranked] > -math.inf]
             ends = numpy.isin(ranked % V, stop) | (n == max_new_tokens)
             finished = ranked[:num_beams][ends[:num_beams]]
             running = ranked[~ends][:num_beams]

@@ -198,12 +198,12 @@ def _steps(
     def steps() -> Iterator[tuple[NDArray[Any], NDArray[numpy.int64]]]:
         state = DecodingState(model, prompts, use_cache)
         rows = numpy.arange(len(prompts))  # row i of the state continues prompt rows[i]
-        for step in range(max_new_tokens):
+        for _ in range(max_new_tokens):
             p = next_token_probabilities(state.logits(), temperature, top_k, top_p)  # (rows, V)
             tokens = sample(p, generator.random(len(prompts))[rows])  # (rows,)
             yield rows, tokens
             running = numpy.flatnonzero(~numpy.isin(tokens, stop))
-            if not len(running) or step + 1 == max_new_tokens:
+            if not len(running):
                 return
             rows = rows[running]
             state.extend(running, tokens[running])

@@ -72,7 +72,7 @@ def next_token_probabilities(
         top_k, temperature = 1, 1
     with numpy.errstate(over="ignore"):  # a difference of scores over a tiny temperature: -inf is right
         p = softmax((z - highest) / temperature, axis=-1)
-    if top_k is None and (top_p is None or top_p == 1):
+    if top_k is None and top_p is None:
         return p
     narrowed = numpy.zeros_like(p)
     for row in numpy.ndindex(p.shape[:-1]):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 
 from ..autograd import raw
+from ..backend import to_numpy, xp
 from ..formulas import Mask, cross_entropy, gelu_tanh, linear, sinusoidal_positions
 from ..nn import (
     Dropout,
@@ -47,6 +48,8 @@ class GPTConfig:
         A trained vector for each position, or the sines of Vaswani et al. 2017.
     tied_head : bool
         Use the token embeddings as the output matrix too.
+    layer_norm_eps : float
+        Added to the variance in each layer norm.
 
     Raises
     ------
@@ -87,8 +90,20 @@ class GPTConfig:
             )
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"GPTConfig: sinusoidal positions need an even d_model, not {self.d_model}")
-        if not 0 <= self.dropout < 1:
+        if not isinstance(self.tied_head, bool):
+            raise ValueError(f"GPTConfig: tied_head must be True or False, not {self.tied_head!r}")
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig: dropout must be in [0, 1), not {self.dropout!r}")
+        if not isinstance(self.layer_norm_eps, (int, float)) or not 0 < self.layer_norm_eps < 1:
+            raise ValueError(f"GPTConfig: layer_norm_eps must be in (0, 1), not {self.layer_norm_eps!r}")
+
+    @property
+    def num_parameters(self) -> int:
+        """How many parameters the model has, told without building it."""
+        V, T, d, f = self.vocab_size, self.context_length, self.d_model, self.d_ff
+        embeddings = V * d + (T * d if self.positions == "learned" else 0)
+        block = 4 * (d * d + d) + (2 * d * f + f + d) + 2 * 2 * d  # attention, feed-forward, two norms
+        return embeddings + self.num_layers * block + 2 * d + (0 if self.tied_head else V * d)
 
 
 class GPT(Module):
@@ -215,7 +230,8 @@ class GPT(Module):
         x = self.dropout(x)
         mask = Mask.causal(T, past + T)
         if attention_mask is not None:
-            mask = mask & Mask(raw(attention_mask)[:, None, :] != 0)
+            real = xp.asarray(to_numpy(raw(attention_mask)) != 0)  # (batch, T_k), where masks are born
+            mask = mask & Mask(real[:, None, :])
         for i, block in enumerate(self.blocks):
             x = block(x, mask, cache[i] if cache else None)
         x = self.norm(x)

@@ -37,9 +37,7 @@ def scatter_add(x, index, updates):
 def _is_basic(index):
     """Slices and single integers name no entry twice."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in parts) and not any(
-        isinstance(i, bool) for i in parts
-    )
+    return all(i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in parts)
 
 
 scatter_add.vjp(

@@ -17,8 +17,8 @@ def _matmul(x1, x2):
 
 
 _matmul.vjp(
-    lambda g, y, x1, x2: _matmul(g, swapaxes(x2, -1, -2)),
-    lambda g, y, x1, x2: _matmul(swapaxes(x1, -1, -2), g),
+    lambda g, y, x1, x2: g @ x2.mT,
+    lambda g, y, x1, x2: x1.mT @ g,
 )
 
 
@@ -71,18 +71,14 @@ def _einsum_rule(g, y, subscripts, *operands):
         letters = [output, *inputs[:i], *inputs[i + 1 :]]
         factors = [g, *operands[:i], *operands[i + 1 :]]
         lengths = {c: n for s, f in zip(letters, factors, strict=True) for c, n in zip(s, f.shape, strict=True)}
-        free = (c for c in ascii_letters if c not in output + "".join(inputs))
+        free = (c for c in ascii_letters if c not in "".join(inputs))
         target = ""
         for c, n in zip(inputs[i], x.shape, strict=True):
-            if c in target:  # a repeated letter took a diagonal: put the gradient back on it
+            if c in target or lengths.get(c) != n:  # a diagonal was taken, or c was only summed over or repeated
                 new = next(free)
                 letters.append(c + new)
                 factors.append(xp.eye(n, dtype=raw(x).dtype))
-                target += new
-                continue
-            if lengths.get(c) != n:  # was only summed over: every entry along it counts the same
-                letters.append(c)
-                factors.append(xp.ones(n, dtype=raw(x).dtype))
+                c = new
             target += c
         gradients.append(einsum(",".join(letters) + "->" + target, *factors))
     return gradients
@@ -101,8 +97,8 @@ def _explicit(subscripts, ndims):
             inputs[i] = s.replace("...", "".join(reversed(free[:width])))
     shared = "".join(reversed(free[:widest]))
     if not arrow:
-        letters = left.replace(",", "").replace("...", "")
-        once = sorted(c for c in set(letters) if letters.count(c) == 1)
+        letters = left.replace(",", "")
+        once = sorted(c for c in letters if letters.count(c) == 1)
         output = ("..." if "..." in left else "") + "".join(once)
     return inputs, output.replace("...", shared)
 

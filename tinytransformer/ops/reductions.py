@@ -12,11 +12,9 @@ from .shapes import broadcast_to, expand_dims, flip, reshape, transpose
 __all__ = ["cumsum", "logsumexp", "max", "mean", "min", "prod", "std", "sum", "var"]
 
 
-def _spread(g, x, axis, keepdims):
-    """Repeat a reduced gradient over the axes that were reduced away, to the shape of x."""
-    if axis is not None and not keepdims:
-        g = expand_dims(g, axis)
-    return broadcast_to(g, x.shape)
+def _kept(g, axis, keepdims):
+    """Put back the axes that were reduced away, with length 1, so that g broadcasts against the input."""
+    return g if axis is None or keepdims else expand_dims(g, axis)
 
 
 def _count(x, axis):
@@ -32,7 +30,7 @@ def sum(x, axis=None, keepdims=False):
     return xp.sum(x, axis=axis, keepdims=keepdims)
 
 
-sum.vjp(lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis, keepdims))
+sum.vjp(lambda g, y, x, axis=None, keepdims=False: broadcast_to(_kept(g, axis, keepdims), x.shape))
 
 
 @primitive
@@ -41,7 +39,11 @@ def mean(x, axis=None, keepdims=False):
     return xp.mean(x, axis=axis, keepdims=keepdims)
 
 
-mean.vjp(lambda g, y, x, axis=None, keepdims=False: _spread(g, x, axis, keepdims) / _count(x, axis))
+mean.vjp(
+    lambda g, y, x, axis=None, keepdims=False: (
+        broadcast_to(_kept(g / _count(x, axis), axis, keepdims), x.shape)
+    )
+)
 
 
 @primitive
@@ -57,8 +59,8 @@ def min(x, axis=None, keepdims=False):
 
 
 def _shared_extremum(g, y, x, axis=None, keepdims=False):
-    best = raw(x) == raw(_spread(y, x, axis, keepdims))
-    return _spread(g, x, axis, keepdims) * (best / best.sum(axis=axis, keepdims=True))
+    best = raw(x) == raw(_kept(y, axis, keepdims))
+    return _kept(g, axis, keepdims) * (best / best.sum(axis=axis, keepdims=True))
 
 
 max.vjp(_shared_extremum)
@@ -73,7 +75,7 @@ def var(x, axis=None, ddof=0, keepdims=False):
 
 var.vjp(
     lambda g, y, x, axis=None, ddof=0, keepdims=False: (
-        _spread(2 * g / (_count(x, axis) - ddof), x, axis, keepdims) * (x - mean(x, axis, keepdims=True))
+        _kept(2 * g / (_count(x, axis) - ddof), axis, keepdims) * (x - mean(x, axis, keepdims=True))
     )
 )
 
@@ -86,7 +88,7 @@ def std(x, axis=None, ddof=0, keepdims=False):
 
 std.vjp(
     lambda g, y, x, axis=None, ddof=0, keepdims=False: (
-        _spread(g / y, x, axis, keepdims) * (x - mean(x, axis, keepdims=True)) / (_count(x, axis) - ddof)
+        _kept(g / y / (_count(x, axis) - ddof), axis, keepdims) * (x - mean(x, axis, keepdims=True))
     )
 )
 
@@ -104,7 +106,7 @@ def logsumexp(x, axis=None, keepdims=False):
 
 logsumexp.vjp(
     lambda g, y, x, axis=None, keepdims=False: (
-        _spread(g, x, axis, keepdims) * exp(x - _spread(_finite(y), x, axis, keepdims))
+        _kept(g, axis, keepdims) * exp(x - _kept(_finite(y), axis, keepdims))
     )
 )
 
@@ -120,12 +122,7 @@ def cumsum(x, axis=None):
     return xp.cumsum(x, axis=axis)
 
 
-def _cumsum_rule(g, y, x, axis=None):
-    along = 0 if axis is None else axis
-    return reshape(flip(cumsum(flip(g, along), along), along), x.shape)
-
-
-cumsum.vjp(_cumsum_rule)
+cumsum.vjp(lambda g, y, x, axis=None: reshape(flip(cumsum(flip(g, axis), axis), axis), x.shape))
 
 
 @primitive
@@ -136,8 +133,8 @@ def prod(x, axis=None, keepdims=False):
 
 def _prod_rule(g, y, x, axis=None, keepdims=False):
     if (raw(x) != 0).all():
-        return _spread(g * y, x, axis, keepdims) / x
-    return _spread(g, x, axis, keepdims) * _product_of_others(x, axis)
+        return _kept(g * y, axis, keepdims) / x
+    return _kept(g, axis, keepdims) * _product_of_others(x, axis)
 
 
 def _product_of_others(x, axis):
@@ -146,7 +143,7 @@ def _product_of_others(x, axis):
     over = tuple(a % x.ndim for a in over)
     kept = tuple(a for a in range(x.ndim) if a not in over)
     front = transpose(x, kept + over)  # (*kept, *over)
-    n = _count(x, over)
+    n = math.prod(x.shape[a] for a in over)
     rows = reshape(front, (*front.shape[: len(kept)], 1, n))  # (*kept, 1, n)
     own = xp.eye(n, dtype=bool)  # row i leaves factor i out
     others = prod(where(own, 1, rows), axis=-1)  # (*kept, n)

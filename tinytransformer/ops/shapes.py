@@ -229,7 +229,7 @@ def _repeat_rule(g, y, x, repeats, axis=None):
 
     shape = x.shape
     if axis is None:
-        x, axis = reshape(x, -1), 0
+        x, axis = reshape(x, x.size), 0
     source = xp.repeat(xp.arange(x.shape[axis]), raw(repeats))  # which entry each repetition came from
     index = (slice(None),) * (axis % x.ndim) + (source,)
     return reshape(scatter_add(xp.zeros_like(raw(x)), index, g), shape)
@@ -250,7 +250,7 @@ def _tile_rule(g, y, x, reps):
     reps = (1,) * (ndim - len(reps)) + reps
     shape = (1,) * (ndim - x.ndim) + tuple(x.shape)
     blocks = reshape(g, tuple(n for pair in zip(reps, shape, strict=True) for n in pair))
-    return reshape(blocks.sum(axis=tuple(range(0, 2 * ndim, 2))), x.shape)
+    return blocks.sum(axis=tuple(range(0, 2 * ndim, 2)))
 
 
 tile.vjp(_tile_rule)

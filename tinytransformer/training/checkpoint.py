@@ -13,7 +13,7 @@ import numpy
 
 from ..models import GPT, GPTConfig
 from ..nn import Module
-from ..text import Tokenizer, TokenizerError, tokenizer_from_dict
+from ..text import Tokenizer, tokenizer_from_dict
 
 __all__ = ["Checkpoint", "CheckpointError", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -47,16 +47,15 @@ class Checkpoint:
     tokenizer: Tokenizer
     state: dict[str, Any]
 
-    def optimizer_state(self) -> dict[str, Any]:
-        """Read the moments and the step count of the optimizer.
+    def optimizer_state(self) -> dict[str, numpy.ndarray]:
+        """Read the moments and the step counts of the optimizer.
 
         Raises
         ------
         CheckpointError
             If the file is missing or damaged.
         """
-        arrays = _read_arrays(self.path / "optimizer.safetensors")
-        return {**arrays, **self.state["optimizer"]}
+        return _read_arrays(self.path / "optimizer.safetensors")
 
 
 def save_checkpoint(
@@ -70,8 +69,8 @@ def save_checkpoint(
 ) -> Path:
     """Write ``folder/step-NNNNNNNN``, which appears under that name only once it is whole.
 
-    The folder holds ``model.safetensors``, ``optimizer.safetensors`` and ``checkpoint.json``. The newest
-    ``keep`` checkpoints stay, older ones are removed.
+    It holds ``model.safetensors``, ``optimizer.safetensors`` and ``checkpoint.json``. The newest ``keep``
+    checkpoints stay; older ones, and what a kill left half written or half removed, go.
 
     Parameters
     ----------
@@ -82,7 +81,7 @@ def save_checkpoint(
     model, tokenizer
         What is saved; the model has a ``config`` dataclass.
     optimizer_state : dict
-        Arrays and integers by name.
+        Arrays and numbers by name.
     state : dict
         Anything else that JSON can hold.
     keep : int
@@ -92,17 +91,25 @@ def save_checkpoint(
     -------
     pathlib.Path
         The new checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` is less than 1.
+    OSError
+        If it cannot be written, or there is a checkpoint of that step; those that are there stay.
     """
     from safetensors.numpy import save_file
 
+    if keep < 1:
+        raise ValueError(f"save_checkpoint: keep must be at least 1, not {keep}")
     folder = Path(folder)
     final = folder / f"step-{step:08d}"
-    partial = folder / f".partial-{os.getpid()}"
+    partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    arrays = {k: numpy.ascontiguousarray(v) for k, v in optimizer_state.items() if hasattr(v, "shape")}
     save_file(model.state_dict(), partial / "model.safetensors")
-    save_file(arrays, partial / "optimizer.safetensors")
+    save_file({k: numpy.asarray(v) for k, v in optimizer_state.items()}, partial / "optimizer.safetensors")
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -111,17 +118,16 @@ def save_checkpoint(
         "tokenizer": tokenizer.to_dict(),
         **state,
         "step": step,
-        "optimizer": {k: v for k, v in optimizer_state.items() if not hasattr(v, "shape")},
     }
     (partial / "checkpoint.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
-    for file in partial.iterdir():
-        _to_disk(file)
-    if final.exists():  # the same step again, as after a run was stretched
-        shutil.rmtree(final)
+    for path in [*partial.iterdir(), partial]:
+        _to_disk(path)
     os.rename(partial, final)
     _to_disk(folder)
-    for old in _found(folder)[:-keep]:
-        shutil.rmtree(old)
+    kept = list(checkpoints_in(folder).values())[-keep:]
+    for old in folder.glob("step-*"):
+        if old.name[5:].isdecimal() and old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -129,15 +135,17 @@ def _to_disk(path: Path) -> None:
     """Ask the system to write a file or folder out, so that a power cut cannot leave a hole in it."""
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes writers only
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def _found(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("step-*") if (p / "checkpoint.json").is_file())
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints in a folder by their steps, the newest last."""
+    whole = (p for p in folder.glob("step-*") if p.name[5:].isdecimal() and (p / "checkpoint.json").is_file())
+    return dict(sorted((int(p.name[5:]), p) for p in whole))
 
 
 def latest_checkpoint(path: str | os.PathLike[str]) -> Path:
@@ -149,13 +157,15 @@ def latest_checkpoint(path: str | os.PathLike[str]) -> Path:
         If there is none.
     """
     path = Path(path)
-    if (path / "checkpoint.json").is_file():
-        return path
-    for folder in (path / "checkpoints", path):
-        found = _found(folder)
-        if found:
-            return found[-1]
-    what = "there is no such folder" if not path.exists() else "it holds no checkpoint of tinytransformer"
+    try:
+        if (path / "checkpoint.json").is_file():
+            return path
+        for folder in (path / "checkpoints", path):
+            if found := checkpoints_in(folder):
+                return found[max(found)]
+        what = "it holds no checkpoint of tinytransformer" if path.exists() else "there is no such folder"
+    except (OSError, ValueError) as error:  # such as a name that is too long
+        what = _line(error)
     raise CheckpointError(f"cannot load a checkpoint from {str(path)!r}: {what}")
 
 
@@ -181,7 +191,7 @@ def load_checkpoint(path: str | os.PathLike[str], architecture: str | None = Non
     folder = latest_checkpoint(path)
     where = f"cannot load {str(folder)!r}"
     state = _read_description(folder / "checkpoint.json")
-    name = state.get("model")
+    name = state["model"]
     if name not in ARCHITECTURES:
         raise CheckpointError(f"{where}: architecture {name!r} is none of {sorted(ARCHITECTURES)}")
     if architecture is not None and name != architecture:
@@ -191,20 +201,24 @@ def load_checkpoint(path: str | os.PathLike[str], architecture: str | None = Non
     try:
         config = config_class(**state["config"])
         tokenizer = tokenizer_from_dict(state["tokenizer"])
-    except (KeyError, TypeError, ValueError, TokenizerError) as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: {_line(error)}") from None
     if tokenizer.vocab_size != config.vocab_size:
         raise CheckpointError(
             f"{where}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}"
         )
-    described = sum(array.size for array in weights.values())
-    if described * 64 < config.vocab_size * config.d_model:  # before memory is asked for
-        raise CheckpointError(f"{where}: the weights are far smaller than the configuration says")
+    numbers = sum(array.size for array in weights.values())
+    if numbers != config.num_parameters:  # before memory is asked for
+        raise CheckpointError(
+            f"{where}: it has {numbers:,} weights, and its configuration means {config.num_parameters:,}"
+        )
+    dtypes = sorted({str(array.dtype) for array in weights.values()})
+    if dtypes not in (["float32"], ["float64"]):
+        raise CheckpointError(f"{where}: the weights are {' and '.join(dtypes)}, not float32 or float64")
     try:
-        dtype = next(iter(weights.values())).dtype
-        model = model_class(config, numpy.random.default_rng(0), dtype=dtype)
+        model = model_class(config, numpy.random.default_rng(0), dtype=dtypes[0])
         model.load_state_dict(weights)
-    except (StopIteration, ValueError, MemoryError) as error:
+    except (ValueError, MemoryError) as error:
         raise CheckpointError(f"{where}: {_line(error)}") from None
     return Checkpoint(folder, model, tokenizer, state)
 
@@ -222,6 +236,10 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{str(path)!r} has version {state.get('version')!r}; this tinytransformer reads {VERSION}: update it"
         )
+    expected = {"model": str, "config": dict, "tokenizer": dict, "step": int}
+    wrong = [name for name, kind in expected.items() if type(state.get(name)) is not kind]
+    if wrong or state["step"] < 0:
+        raise CheckpointError(f"{str(path)!r} is damaged: it lacks a valid {' and '.join(wrong or ['step'])}")
     return state
 
 
@@ -235,7 +253,9 @@ def _read_arrays(path: Path) -> dict[str, numpy.ndarray]:
         reason = error.strerror or "no such file"
         raise CheckpointError(f"cannot read {str(path)!r}: {reason}") from None
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{str(path)!r} is damaged or truncated: {_line(error)}") from None
+        raise CheckpointError(
+            f"{str(path)!r} is damaged or truncated ({_line(error)}): remove its folder to use the one before"
+        ) from None
 
 
 def _line(error: Exception) -> str:

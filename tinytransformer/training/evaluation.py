@@ -12,6 +12,7 @@ from ..autograd import no_grad
 from ..formulas import cross_entropy
 from ..models import NGram
 from ..text import windows
+from ..text.tokenizers import progress_bar
 
 __all__ = ["Score", "evaluate", "ngram_scores"]
 
@@ -57,7 +58,7 @@ class Score:
     @property
     def bits_per_character(self) -> float:
         """Bits an ideal compressor led by the model would need for each character."""
-        return self.nats / self.characters / math.log(2)
+        return self.nats / self.characters / math.log(2) if self.characters else math.inf
 
 
 def evaluate(
@@ -67,6 +68,7 @@ def evaluate(
     batch_size: int = 64,
     limit: int | None = None,
     stride: int | None = None,
+    progress: bool = False,
 ) -> Score:
     """Score every token but the first, each given the tokens before it in its window.
 
@@ -86,6 +88,8 @@ def evaluate(
         Tokens from one window to the next. With the context length (the default) windows do not overlap,
         and tokens at the start of a window are guessed with little before them; with less every token but
         the first few has at least ``context_length - stride`` before it, at a higher cost.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
@@ -105,10 +109,12 @@ def evaluate(
     model.eval()
     nats, count = 0.0, 0
     try:
-        with no_grad():
+        with no_grad(), progress_bar(progress, len(tokens) - 1, "evaluating", "token") as advance:
             for inputs, targets in windows(tokens, batch_size, context, stride):
                 nats += float(cross_entropy(model(inputs), targets, reduction="sum"))
-                count += int((targets >= 0).sum())
+                new = int((targets >= 0).sum())
+                count += new
+                advance(new)
     finally:
         model.train(was_training)
     return Score(nats, count, int(numpy.asarray(characters)[tokens[1:]].sum()))

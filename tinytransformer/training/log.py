@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..text.tokenizers import atomic_file
+
 __all__ = ["Log"]
 
 COLUMNS = (
@@ -52,36 +54,57 @@ class Log:
             raise ValueError(f"a log ends in .jsonl or .csv, not {self.path.name!r}")
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one row; it is in the file when this returns."""
-        new = not self.path.exists()
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write((self._header() if new else "") + self._line(row))
+        """Write one row; it is in the file when this returns.
+
+        Raises
+        ------
+        ValueError
+            If the row has a name that the log has no column for.
+        """
+        line = self._line(row)
+        with self.path.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            if file.read(1) not in (b"", b"\n"):  # a crash cut the last line short: it goes
+                file.seek(0)
+                end = file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(((self._header() if end == 0 else "") + line).encode())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Read the rows back; a last line that a crash cut short is left out."""
+        """Read the rows back; a last line that a crash cut short is left out.
+
+        Raises
+        ------
+        ValueError
+            If the file is no log.
+        """
         if not self.path.exists():
             return []
-        text = self.path.read_text(encoding="utf-8")
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        if self.path.suffix == ".csv":
-            return [{k: _number(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
-        return [json.loads(line) for line in lines]
+        whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        try:
+            lines = whole.decode().split("\n") if whole else []
+            if self.path.suffix == ".jsonl":
+                rows = [json.loads(line) for line in lines]
+            else:
+                rows = [{k: json.loads(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
+            if all(type(row["step"]) is int for row in rows):
+                return rows
+        except (ValueError, TypeError, KeyError, RecursionError):  # told below
+            pass
+        raise ValueError(f"{str(self.path)!r} is damaged: not every line is a row of a log")
 
     def cut(self, after: int) -> None:
         """Drop the rows of later steps: they will come again when a run goes on from this one."""
         kept = [row for row in self.rows() if row["step"] <= after]
-        beside = self.path.with_name(self.path.name + ".tmp")
-        beside.write_text(self._header() + "".join(map(self._line, kept)), encoding="utf-8", newline="")
-        os.replace(beside, self.path)
+        with atomic_file(self.path) as file:
+            file.write((self._header() + "".join(map(self._line, kept))).encode())
 
     def _header(self) -> str:
         return ",".join(COLUMNS) + "\n" if self.path.suffix == ".csv" else ""
 
     def _line(self, row: dict[str, Any]) -> str:
+        if unknown := row.keys() - set(COLUMNS):
+            raise ValueError(f"a log has no column {min(unknown)!r}, only {', '.join(COLUMNS)}")
         if self.path.suffix == ".csv":
-            return ",".join(repr(row[name]) if name in row else "" for name in COLUMNS) + "\n"
+            return ",".join(json.dumps(row[name]) if name in row else "" for name in COLUMNS) + "\n"
         return json.dumps(row) + "\n"
-
-
-def _number(text: str) -> int | float:
-    return int(text) if text.lstrip("-").isdigit() else float(text)

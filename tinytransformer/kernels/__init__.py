@@ -1,0 +1,10 @@
+"""Fused fast paths, each for one formula: same values and gradients, one node in the graph, fewer passes over memory.
+
+A kernel takes the formula's place unless ``with tt.formulas():`` says otherwise, and leaves to it what it
+was not written for, such as mixed dtypes. What it computes is written above it as an equation; what makes
+it fast is one of three things: large matrix products, work in place, and blocks that fit the cache.
+"""
+
+from . import activations, attention, dropout, embedding, linear, losses, normalization, softmax
+
+__all__ = ["activations", "attention", "dropout", "embedding", "linear", "losses", "normalization", "softmax"]

@@ -1,0 +1,100 @@
+"""The kernels of ``gelu`` and ``gelu_tanh``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..backend import xp
+from ..formulas import gelu, gelu_tanh
+from ..ops.special import erf_array
+from .common import blocks, fusible, scratch
+
+
+@gelu.kernel
+class GELU:
+    """y = x Phi(x) with the normal distribution Phi(x) = (1 + erf(x / sqrt 2)) / 2."""
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        """Compute y block by block; save x and Phi(x), which costs more than all else."""
+        if not fusible(x):
+            return NotImplemented
+        flat = x.reshape(-1)
+        y, Phi = xp.empty(flat.shape, x.dtype), xp.empty(flat.shape, x.dtype)
+        for block in blocks(flat.size):
+            p = xp.multiply(flat[block], math.sqrt(0.5), out=Phi[block])
+            xp.add(erf_array(p), 1, out=p)
+            p *= 0.5
+            xp.multiply(flat[block], p, out=y[block])
+        return y.reshape(x.shape), (flat, Phi)
+
+    # Phi'(x) = e^(-x^2 / 2) / sqrt(2 pi), so  dy/dx = Phi(x) + x e^(-x^2 / 2) / sqrt(2 pi)
+    @staticmethod
+    def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
+        """dx = g (Phi + x Phi')."""
+        x, Phi = saved
+        g = g.reshape(-1)
+        dx = xp.empty(x.shape, x.dtype)
+        for block in blocks(x.size):
+            d = xp.multiply(x[block], x[block], out=dx[block])
+            d *= -0.5
+            xp.exp(d, out=d)
+            d *= 1 / math.sqrt(2 * math.pi)
+            d *= x[block]
+            d += Phi[block]
+            d *= g[block]
+        return [dx.reshape(y.shape)]
+
+
+SCALE = math.sqrt(2 / math.pi)
+CUBIC = 0.044715 * SCALE
+
+
+@gelu_tanh.kernel
+class GELUTanh:
+    """y = x (1 + t) / 2 with t = tanh(x (a + c x^2)), a = sqrt(2 / pi), c = 0.044715 a."""
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        """Compute y block by block; save x alone, for tanh costs less than the memory of its result."""
+        if not fusible(x):
+            return NotImplemented
+        flat = x.reshape(-1)
+        y = xp.empty(flat.shape, x.dtype)
+        for block in blocks(flat.size):
+            t = xp.multiply(flat[block], flat[block], out=y[block])
+            t *= CUBIC
+            t += SCALE
+            t *= flat[block]
+            xp.tanh(t, out=t)
+            t += 1
+            t *= flat[block]
+            t *= 0.5
+        return y.reshape(x.shape), flat
+
+    # With u = x (a + c x^2):  u' = a + 3 c x^2,  t' = (1 - t^2) u',  so
+    #   dy/dx = ((1 + t) + x (1 - t^2) u') / 2 = (1 + t) (1 + (1 - t) x u') / 2
+    @staticmethod
+    def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
+        """dx = g (1 + t) (1 + (1 - t) x u') / 2, with t computed again."""
+        x, g = saved, g.reshape(-1)
+        dx = xp.empty(x.shape, x.dtype)
+        for block in blocks(x.size):
+            t, slope = (scratch(name, x[block].shape, x.dtype) for name in ("tanh", "slope"))
+            xp.multiply(x[block], x[block], out=t)
+            t *= CUBIC  # c x^2
+            xp.multiply(t, 3, out=slope)
+            slope += SCALE
+            slope *= x[block]  # x u'
+            t += SCALE
+            t *= x[block]
+            xp.tanh(t, out=t)
+            d = xp.subtract(1, t, out=dx[block])
+            d *= slope
+            d += 1
+            t += 1
+            d *= t
+            d *= 0.5
+            d *= g[block]
+        return [dx.reshape(y.shape)]

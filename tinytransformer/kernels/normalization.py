@@ -1,0 +1,62 @@
+"""The kernel of ``layer_norm``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..backend import xp
+from ..formulas import layer_norm
+from .common import blocks, fusible, scratch
+
+
+@layer_norm.kernel
+class LayerNorm:
+    """y = gamma n + beta with n = (x - mu) r, r = 1 / sqrt(sigma^2 + eps)."""
+
+    @staticmethod
+    def forward(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
+        """Compute y block by block; save x, mu and r, from which n comes back at little cost."""
+        if not (fusible(x, gamma, beta) and x.ndim and x.shape[-1]):
+            return NotImplemented
+        d = x.shape[-1]
+        if gamma.shape != (d,) or beta.shape != (d,):
+            return NotImplemented
+        rows = x.reshape(math.prod(x.shape[:-1]), d)
+        mean = xp.full((d, 1), 1 / d, x.dtype)  # x @ mean is the mean of each row
+        y = xp.empty(rows.shape, x.dtype)
+        mu, r = (xp.empty((rows.shape[0], 1), x.dtype) for _ in range(2))
+        for block in blocks(*rows.shape):
+            mu[block] = rows[block] @ mean
+            n = xp.subtract(rows[block], mu[block], out=y[block])
+            square = xp.multiply(n, n, out=scratch("square", n.shape, x.dtype))
+            r[block] = 1 / xp.sqrt(square @ mean + eps)
+            n *= r[block]
+            n *= gamma
+            n += beta
+        return y.reshape(x.shape), (rows, mu, r, gamma, mean)
+
+    # With n_j = (x_j - mu) r and h = g gamma:  dmu/dx_i = 1/d,  dr/dx_i = -r^2 n_i / d,
+    #   dn_j/dx_i = r ([i = j] - 1/d - n_i n_j / d),  so  dL/dx_i = r (h_i - mean_j h_j - n_i mean_j h_j n_j)
+    # and, summed over all rows,  dL/dgamma = sum g n,  dL/dbeta = sum g
+    @staticmethod
+    def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
+        """dx = r (h - mean h - n mean(h n)) with h = g gamma."""
+        x, mu, r, gamma, mean = saved
+        g = g.reshape(x.shape)
+        dx = xp.empty(x.shape, x.dtype)
+        dgamma, dbeta = xp.zeros_like(gamma), xp.zeros_like(gamma)
+        weighted = mean * gamma[:, None]  # g @ weighted is the mean of h
+        for block in blocks(*x.shape):
+            n = xp.subtract(x[block], mu[block], out=scratch("normal", x[block].shape, x.dtype))
+            n *= r[block]
+            d = xp.multiply(g[block], n, out=dx[block])  # g n
+            ones = xp.ones(d.shape[0], x.dtype)
+            dgamma += ones @ d
+            dbeta += ones @ g[block]
+            n *= d @ weighted  # n mean(h n)
+            xp.multiply(g[block], gamma, out=d)
+            d -= g[block] @ weighted
+            d -= n
+            d *= r[block]
+        return dx.reshape(y.shape), dgamma, dbeta
