@@ -159,7 +159,9 @@ def _without_call(node: ast.Call) -> Iterator[ast.AST]:
     method = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) not in MODULES
     if method:
         yield node.func.value
-    elif node.args and not isinstance(node.args[0], ast.Starred) and ast.unparse(node.func) not in CONVERSIONS:
+    elif (
+        node.args and not isinstance(node.args[0], ast.Starred) and ast.unparse(node.func) not in CONVERSIONS
+    ):
         yield node.args[0]
 
 
@@ -189,6 +191,8 @@ def _rebuild(function: Callable, helpers: dict[str, FunctionType], part: Callabl
 
 
 def _moved(function: Any, namespace: dict[str, Any]) -> FunctionType:
-    moved = FunctionType(function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__)
+    moved = FunctionType(
+        function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__
+    )
     moved.__kwdefaults__ = function.__kwdefaults__
     return moved

@@ -99,7 +99,7 @@ def tree_model(tree):
 def reference_logits(model, tokens):
     """Scores of the token after these, in one call over the last ones that fit."""
     with tt.no_grad():
-        logits = model(np.array([tokens[-model.config.context_length :]]))
+        logits = model(np.array([tokens[-min(model.config.context_length, len(tokens)) :]]))
     return to_numpy(logits.data if isinstance(logits, tt.Tensor) else logits)[0, -1]
 
 
@@ -492,7 +492,7 @@ def test_greedy_takes_the_last_position_and_the_lower_of_equals():
         return [int(logits[0, 0].argmax()), *greedy_by_hand(model, prompt, count)[1:]]
 
     def check(decode):
-        model = random_model(4)
+        model = random_model(4, context_length=math.inf)
         assert decode(model, PROMPTS[1], 5) == greedy_by_hand(model, PROMPTS[1], 5)
 
     check(lambda model, prompt, count: generate(model, prompt, count, temperature=0).tolist())

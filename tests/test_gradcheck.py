@@ -1,7 +1,5 @@
 """Test of the tester: gradcheck finds planted mistakes, says what they are, and accuses nothing correct."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -11,10 +11,27 @@ import tinytransformer as tt
 from tinytransformer.autograd import PRIMITIVES
 
 COMPOSITES = ["concatenate", "matmul", "sort", "split", "stack", "topk"]  # functions made of primitives
-SEEDS = range(40)
+SEEDS = range(30)
 
 # Mutants that compute the same numbers: by name, what was changed, and why no test can tell.
+FASTER = "the other branch gives the same numbers, but slower"
 EQUIVALENT: dict[tuple[str, str], str] = {
+    ("concatenate", "composite, concatenate: 1  =>  2"): "NumPy takes any negative length for: what is left",
+    ("einsum", "function, einsum: True  =>  False"): "optimize changes the order of the work alone",
+    ("einsum", "joint_rule, _einsum_rule: c in target  =>  c not in target"): FASTER,
+    ("einsum", "joint_rule, _einsum_rule: lengths.get(c)  =>  lengths"): FASTER,
+    ("logsumexp", "function, logsumexp: 0  =>  1"): "any finite number may be taken from -inf",
+    ("logsumexp", "rule 0, _finite: 0  =>  1"): "any finite number may be taken from -inf",
+    ("power", "rule 0, _lowered: 0  =>  1"): "it is multiplied by an exponent of 0",
+    (
+        "scatter_add",
+        "function, _is_basic: index if isinstance(index, tuple) else (index,)  =>  (index,)",
+    ): FASTER,
+    (
+        "scatter_add",
+        "function, _is_basic: i is None or i is Ellipsis or isinstance(i, (int, slice))"
+        "  =>  i is None and i is Ellipsis and isinstance(i, (int, slice))",
+    ): FASTER,
 }
 
 
@@ -27,9 +44,11 @@ def found(name: str) -> bool:
         for case in CASES:
             for seed in SEEDS if case.name == name else ():
                 arguments = case.inputs(Pick.seeded(seed))
-                tensors = [moved(a, "numpy", tt.Tensor) for a in arguments]
-                assert_same(case.function(*tensors), case.oracle(*arguments), 1e-10)
-                tt.gradcheck(case.function, arguments, case.order)
+                with tt.use_backend("fake"):
+                    tensors = [moved(a, "fake", tt.Tensor) for a in arguments]
+                    assert_same(case.function(*tensors), case.oracle(*arguments), 1e-10)
+                if case.order:
+                    tt.gradcheck(case.function, arguments, case.order)
     except Exception:
         return True
     return False
@@ -43,19 +62,26 @@ def parts_of(name: str) -> Iterator[tuple[str, Callable, Callable]]:
         primitive = PRIMITIVES[name]
         for place in ("function", "joint_rule"):
             if getattr(primitive, place) is not None:
-                yield place, getattr(primitive, place), lambda p, mutant, at=place: p.setattr(primitive, at, mutant)
+                yield (
+                    place,
+                    getattr(primitive, place),
+                    lambda p, mutant, at=place: p.setattr(primitive, at, mutant),
+                )
         rules = primitive.rules
         for i, rule in enumerate(rules):
             if rule is not None:
                 yield (
                     f"rule {i}",
                     rule,
-                    lambda p, mutant, i=i: p.setattr(primitive, "rules", [*rules[:i], mutant, *rules[i + 1 :]]),
+                    lambda p, mutant, i=i: p.setattr(
+                        primitive, "rules", [*rules[:i], mutant, *rules[i + 1 :]]
+                    ),
                 )
 
 
 @pytest.mark.parametrize("name", sorted({*PRIMITIVES, *COMPOSITES}))
-def test_every_planted_mistake_is_found(name):
+def test_every_planted_mistake_is_found(name, monkeypatch):
+    monkeypatch.delattr(tt.Tensor, "__array__")  # no operation may need it
     assert not found(name)  # nothing planted yet
     survivors = set()
     for part, function, install in parts_of(name):

@@ -39,6 +39,9 @@ _switch = _Switches()
 class _SwitchOff(ContextDecorator):
     name: str
 
+    def _recreate_cm(self) -> _SwitchOff:
+        return type(self)()  # a decorated function may call itself, or run in several threads
+
     def __enter__(self) -> None:
         self.previous = getattr(_switch, self.name)
         setattr(_switch, self.name, False)
@@ -232,6 +235,10 @@ class Primitive(Operation):
         args = node.args if as_tensors else node.arrays
         if self.joint_rule is not None:
             found = self.joint_rule(g, y, *args, **node.kwargs)
+            if len(found) != len(args):
+                raise ValueError(
+                    f"the gradient rule of {self.name} returned {len(found)} gradients for {len(args)} arguments"
+                )
             return [found[i] for i, _ in node.inputs]
         return [self._rule(i)(g, y, *args, **node.kwargs) for i, _ in node.inputs]
 
@@ -420,11 +427,13 @@ def _walk(
     targets = {id(t) for t in inputs or ()}
     order = ordered(outputs, targets if stop else frozenset())
     needed: set[int] | None = None  # with inputs: the Tensors on a path to one
+    passed: set[int] = set()  # and those of them that have one behind them
     if inputs is not None:
-        needed = set()
+        needed = set(targets)
         for t in order:
-            if id(t) in targets or (t.node is not None and any(id(p) in needed for _, p in t.node.inputs)):
+            if t.node is not None and any(id(p) in needed for _, p in t.node.inputs):
                 needed.add(id(t))
+                passed.add(id(t))
     pending: dict[int, Any] = {}  # gradients that are still being added up
     ours: set[int] = set()  # sums that were made here, and so may be added to in place
 
@@ -445,21 +454,22 @@ def _walk(
     while order:
         t = order.pop()
         g = pending.pop(id(t), None)
+        if id(t) in targets:
+            found[id(t)] = g
+            if stop:
+                continue
+        if inputs is not None and id(t) not in passed:
+            continue  # no input lies behind: this part of the graph is left as it is
         node = t.node
         if node is not None and not retain_graph:
             t.node = FREED  # as soon as the last use is over, its memory can go
         if g is None:
             continue
-        if id(t) in targets:
-            found[id(t)] = g
-            if stop:
-                continue
         if node is None:
-            if inputs is None:
-                _accumulate(t, g)
+            accumulate(t, g)
             continue
         if Tensor.last_change > node.time:
-            _refuse_changed(node)
+            _refuse_changed(node, t)
         module = module_of(t.data)
         y = t if create_graph else t.data
         if module is xp.module:
@@ -479,11 +489,12 @@ def _walk(
     return [found.get(id(t)) for t in inputs or ()]
 
 
-def _refuse_changed(node: Node) -> None:
-    for a in node.args:
+def _refuse_changed(node: Node, output: Tensor) -> None:
+    for a in (*node.args, output):
         if isinstance(a, Tensor) and a.changed > node.time:
+            what = "the output" if a is output else "an input"
             raise RuntimeError(
-                f"an input of {node.operation.name}, shape {a.shape}, was changed in place after it was used: "
+                f"{what} of {node.operation.name}, shape {a.shape}, was changed in place after it was used: "
                 "call backward() before the change, or compute the outputs again"
             )
 
@@ -495,7 +506,8 @@ def _fit(g: Any, shape: tuple[int, ...], name: str) -> Any:
     return unbroadcast(g, shape)
 
 
-def _accumulate(leaf: Tensor, g: Any) -> None:
+def accumulate(leaf: Tensor, g: Any) -> None:
+    """Add a gradient to ``leaf.grad``."""
     if leaf.grad is None:
         leaf.grad = Tensor._of(module_of(leaf.data).array(raw(g)))  # a copy: rules may hand one array to two inputs
     else:
@@ -515,6 +527,9 @@ def _seed(output: Tensor, gradient: Any, where: str) -> Any:
     array = raw(gradient)
     if not is_array(array):
         array = module_of(output.data).asarray(array)
+    if backend_name(array) != output.backend:
+        place = backend_name(array)
+        raise TypeError(f"{where}: the gradient lives on {place}, the output on {output.backend}")
     if array.shape != output.shape:
         raise ValueError(f"{where}: gradient of shape {array.shape} for an output of shape {output.shape}")
     if isinstance(gradient, Tensor) and gradient.data.dtype == output.data.dtype:
@@ -581,10 +596,11 @@ def grad(
         grad_outputs = [grad_outputs]
     seeds = [_seed(y, g, "grad()") for y, g in zip(many_outputs, grad_outputs, strict=True)]
     retain = create_graph if retain_graph is None else retain_graph
-    found = _walk(many_outputs, seeds, many_inputs, create_graph, retain)
+    found = _walk(many_outputs, seeds, many_inputs, create_graph and _switch.recording, retain)
     results = []
     for t, g in zip(many_inputs, found, strict=True):
         if g is None:
             g = module_of(t.data).zeros_like(t.data)
-        results.append(g if isinstance(g, Tensor) else Tensor._of(module_of(t.data).asarray(g)))
+        # a copy: rules may hand one array to two inputs, and may hand on a read-only view
+        results.append(g if isinstance(g, Tensor) else Tensor._of(module_of(t.data).array(g)))
     return results[0] if single else tuple(results)

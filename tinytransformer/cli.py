@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
+import math
 import os
+import shlex
+import shutil
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -18,7 +24,6 @@ __all__ = ["main"]
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Train and use language models that can be read from top to bottom.",
@@ -27,42 +32,51 @@ app = typer.Typer(
 STDLIB = "Python's own documentation (standard library)"
 BPE_TRAINING_CHARACTERS = 20_000_000  # a tokenizer learns nothing new from more
 NGRAM_TRAINING_TOKENS = 20_000_000  # counts of more would need more memory than the model
+VALIDATION_TOKENS = 1_000_000  # the score of more differs in no digit that is shown, and takes minutes
+TOML_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a string"}
+RUN_FILES = ("checkpoints", "loss.png", "log.jsonl", "log.csv", "tokens.bin", "tokens.bin.json")
 
 
-class UsageProblem(ValueError):
+class UsageError(ValueError):
     """Something the user can put right; shown as one line, exit code 2."""
 
 
-def _configured(context: typer.Context, path: Path | None) -> Path | None:
+def _configured(invocation: typer.Context, path: Path | None) -> Path | None:
     """Make the values of a TOML file the defaults of the options; options given on the line win."""
-    if path is None or context.resilient_parsing:
+    if path is None or invocation.resilient_parsing:
         return path
+    file = f"the configuration {str(path)!r}"
     try:
         found = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
-        raise UsageProblem(f"cannot read the configuration {str(path)!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageProblem(f"the configuration {str(path)!r} is not valid TOML: {error}") from None
-    names = {
-        option.lstrip("-").replace("-", "_"): p.name
-        for p in context.command.params
-        for option in [*p.opts, *p.secondary_opts]
+        raise UsageError(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested too deep
+        raise UsageError(f"{file} is not valid TOML: {error}") from None
+    options = {
+        p.opts[0].lstrip("-"): p.name
+        for p in invocation.command.params
         if p.param_type_name == "option" and p.name not in ("config", "help")
     }
-    unknown = sorted(k for k in found if k.replace("-", "_") not in names)
-    if unknown:
-        known = ", ".join(sorted(n.replace("_", "-") for n in names))
-        raise UsageProblem(
-            f"the configuration {str(path)!r} has no meaning for {', '.join(unknown)}; known are {known}"
-        )
-    bad = sorted(k for k, v in found.items() if isinstance(v, (dict, list)))
-    if bad:
-        raise UsageProblem(
-            f"the configuration {str(path)!r} needs a plain value for {', '.join(bad)}, not a table or list"
-        )
-    values = {names[k.replace("-", "_")]: v for k, v in found.items()}
-    context.default_map = {**(context.default_map or {}), **values}
+    if unknown := sorted(found.keys() - options.keys()):
+        raise UsageError(f"{file} has no meaning for {unknown[0]!r}; known are {', '.join(sorted(options))}")
+    command: Any = invocation.command.callback
+    hints = get_type_hints(inspect.unwrap(command))
+    for name, value in found.items():
+        hint = hints[options[name]]
+        kind = next(k for k in TOML_KINDS if k is hint or k in get_args(hint))
+        if type(value) not in {float: (int, float), Path: (str,)}.get(kind, (kind,)):
+            raise UsageError(f"{file}: {name} must be {TOML_KINDS[kind]}, not {value!r}")
+    values = {options[name]: value for name, value in found.items()}
+    invocation.default_map = {**(invocation.default_map or {}), **values}
     return path
+
+
+def _given(invocation: typer.Context, *names: str, but: tuple[str, ...] = ()) -> str:
+    """Name those options that were given: of these, or of all but some."""
+    options = {p.name: p.opts[0] for p in invocation.command.params if p.name not in but}
+    asked = names or options
+    sources = {name: invocation.get_parameter_source(name) for name in options if name in asked}
+    return ", ".join(options[name] for name, source in sources.items() if source and source.name != "DEFAULT")
 
 
 def _backend(name: str | None) -> str | None:
@@ -106,10 +120,15 @@ def _root(
 
 
 @app.command(
-    epilog="Examples:  tinytransformer train  |  tinytransformer train --text book.txt --tokenizer bpe "
-    "--seconds 600  |  tinytransformer train --resume runs/1 --steps 5000"
+    epilog="""\b
+    Examples:
+      tinytransformer train
+      tinytransformer train --text book.txt --tokenizer bpe --seconds 600
+      tinytransformer train --resume runs/1 --steps 5000
+    """
 )
 def train(
+    invocation: typer.Context,
     text: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="UTF-8 text to train on; by default Python's documentation."),
@@ -166,18 +185,24 @@ def train(
 
     from .models import GPT, GPTConfig
     from .text import TokenFile, split
-    from .training import Trainer, TrainingSettings, load_checkpoint, steps_within
+    from .training import Trainer, TrainingSettings, steps_within
 
     if resume is not None:
+        if ignored := _given(invocation, but=("resume", "steps", "backend")):
+            raise UsageError(f"--resume goes on with the run as it was begun: leave out {ignored}")
         _resume(resume, steps)
         return
     _one_of("--tokenizer", tokenizer, "char", "byte", "bpe")
     _one_of("--log", log, "jsonl", "csv")
+    if tokenizer != "bpe" and _given(invocation, "vocab_size"):
+        raise UsageError("--vocab-size is for --tokenizer bpe; the others have a size of their own")
+    if not math.isfinite(seconds):
+        raise UsageError(f"--seconds must be a finite number, not {seconds}")
     settings = TrainingSettings(
         steps=steps or 1,  # without --steps they are planned below
         batch_size=batch_size,
         learning_rate=learning_rate,
-        warmup=0,
+        warmup=warmup if steps and warmup else 0,
         schedule=schedule,
         weight_decay=weight_decay,
         clip=clip,
@@ -186,10 +211,9 @@ def train(
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
     )
-    folder = _new_folder(out, force)
-    encoder = _tokenizer(text, tokenizer, vocab_size)
+    settings.learning_rates()  # that they can be made is seen before any work
     model_config = GPTConfig(
-        encoder.vocab_size,
+        1,  # until the tokenizer is there
         context,
         d_model,
         layers,
@@ -198,82 +222,100 @@ def train(
         positions=positions,
         tied_head=tied_head,
     )
-    file = TokenFile.write(folder / "tokens.bin", encoder, _text(text), progress=text is not None)
-    train_tokens, validation_tokens = split(file.tokens, validation_fraction, context)
-    typer.echo(f"text     {text or STDLIB}: {file.fingerprint}")
-    typer.echo(
-        f"split    {len(train_tokens):,} tokens to train on, the {len(validation_tokens):,} after them to "
-        f"validate on; {encoder.vocab_size} different ones ({tokenizer})"
+    folder = _output_folder(out, force)
+    encoder = _tokenizer(text, tokenizer, vocab_size)
+    model_config = dataclasses.replace(model_config, vocab_size=encoder.vocab_size)
+    with _new_folder_beside(
+        folder
+    ) as beside:  # nothing of an older run is touched until all is known to be good
+        file = TokenFile.write(beside / "tokens.bin", encoder, _text(text), progress=text is not None)
+        train_tokens, validation_tokens = split(file.tokens, validation_fraction, context)
+        typer.echo(f"text     {text or STDLIB}: {file.fingerprint}")
+        typer.echo(
+            f"split    {len(train_tokens):,} tokens to train on, the {len(validation_tokens):,} after them "
+            f"to validate on; {encoder.vocab_size} different ones ({tokenizer})"
+        )
+        model = GPT(model_config, numpy.random.default_rng(seed))
+        typer.echo(f"model    {_summary(model)}")
+        if steps is None:
+            planned = steps_within(seconds, model, train_tokens, settings)
+            settings = dataclasses.replace(settings, steps=planned)
+            typer.echo(
+                f"plan     {planned:,} steps, as fit into {seconds:g} s here (--steps {planned} repeats it)"
+            )
+        if warmup is None:
+            warmup = min(100, settings.steps // 4)
+        settings = dataclasses.replace(settings, warmup=warmup)
+        settings.learning_rates()
+        facts = {
+            "text": str(text or STDLIB),
+            "fingerprint": file.fingerprint,
+            "validation_fraction": validation_fraction,
+        }
+        del file, train_tokens, validation_tokens  # Windows moves no file that is in use
+        _replace_run(folder, beside)
+    _run(
+        Trainer(
+            model, *_split(folder, encoder, facts, context), settings, encoder, folder, facts, f"log.{log}"
+        )
     )
-    model = GPT(model_config, numpy.random.default_rng(seed))
-    if backend is not None:
-        model.to(backend)
-    typer.echo(f"model    {_summary(model)}")
-    if steps is None:
-        planned = steps_within(seconds, model, train_tokens, settings)
-        settings = dataclasses.replace(settings, steps=planned)
-        typer.echo(f"plan     {planned:,} steps, which fit into {seconds:g} s here (--steps {planned} repeats it)")
-    if warmup is None:
-        warmup = min(100, settings.steps // 4)
-    settings = dataclasses.replace(settings, warmup=warmup)
-    facts = {
-        "text": str(text or STDLIB),
-        "fingerprint": file.fingerprint,
-        "validation_fraction": validation_fraction,
-    }
-    trainer = Trainer(
-        model,
-        train_tokens,
-        validation_tokens,
-        settings,
-        encoder,
-        folder,
-        facts,
-        f"log.{log}",
-    )
-    _run(trainer)
 
 
 def _resume(folder: Path, steps: int | None) -> None:
-    from .text import TokenFile, split
     from .training import CheckpointError, Trainer, TrainingSettings, load_checkpoint
+    from .training.checkpoint import checkpoints_in
 
+    if (folder / "tokens.bin").exists() and not checkpoints_in(folder / "checkpoints"):
+        raise UsageError(
+            f"{str(folder)!r} holds no checkpoint yet: start it again with --out {folder} --force"
+        )
     checkpoint = load_checkpoint(folder, "GPT")
-    run_folder = checkpoint.path.parent.parent
+    run_folder, facts = _run_of(checkpoint)
     state, model = checkpoint.state, checkpoint.model
     try:
         settings = TrainingSettings(**state["settings"])
-        facts, log_name = dict(state["data"]), str(state["log"])
-        fingerprint, fraction = facts["fingerprint"], float(facts["validation_fraction"])
+        if state["log"] not in RUN_FILES:
+            raise ValueError(f"there is no log {state['log']!r}")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot go on from {str(checkpoint.path)!r}: its settings: {error}") from None
-    file = TokenFile.open(run_folder / "tokens.bin")
-    if file.fingerprint != fingerprint or file.vocab_size != checkpoint.tokenizer.vocab_size:
-        raise CheckpointError(
-            f"cannot go on from {str(checkpoint.path)!r}: {str(file.path)!r} holds another text "
-            f"({file.fingerprint}, not {fingerprint})"
-        )
     if steps is not None:
         settings = dataclasses.replace(settings, steps=steps)
-    done = int(state["step"])
+    done = state["step"]
     if done >= settings.steps:
-        raise UsageProblem(
+        raise UsageError(
             f"the run in {str(folder)!r} has taken its {done:,} steps: go on with --steps {2 * done} or more"
         )
-    train_tokens, validation_tokens = split(file.tokens, fraction, model.config.context_length)  # type: ignore[attr-defined]
-    trainer = Trainer(
-        model,  # type: ignore[arg-type]
-        train_tokens,
-        validation_tokens,
-        settings,
-        checkpoint.tokenizer,
-        run_folder,
-        facts,
-        log_name,
-    )
+    tokens = _split(run_folder, checkpoint.tokenizer, facts, model.config.context_length)
+    trainer = Trainer(model, *tokens, settings, checkpoint.tokenizer, run_folder, facts, state["log"])
     trainer.restore(checkpoint)
     typer.echo(f"going on from step {done:,} of {settings.steps:,} in {run_folder}")
     _run(trainer)
+
+
+def _run_of(checkpoint: Any) -> tuple[Path, dict[str, Any]]:
+    """Tell the folder of the run that a checkpoint belongs to, and the facts about its text."""
+    from .training import CheckpointError
+
+    folder = checkpoint.path.resolve().parents[1]
+    with contextlib.suppress(ValueError):
+        folder = folder.relative_to(Path.cwd())  # shorter to read
+    facts = checkpoint.state.get("data")
+    kinds = {"text": str, "fingerprint": str, "validation_fraction": float}
+    if not isinstance(facts, dict) or any(type(facts.get(name)) is not kind for name, kind in kinds.items()):
+        raise CheckpointError(f"{str(checkpoint.path)!r} does not say which text it was trained on")
+    return folder, facts
+
+
+def _split(folder: Path, tokenizer: Any, facts: dict[str, Any], context: int) -> tuple[Any, Any]:
+    """Open the tokens of a run, if they are those the facts tell of: the part to train on, and the rest."""
+    from .text import TokenFile, split
+
+    file = TokenFile.open(folder / "tokens.bin")
+    has = f"{file.fingerprint}, {file.vocab_size} ids"
+    needed = f"{facts['fingerprint']}, {tokenizer.vocab_size} ids"
+    if has != needed:
+        raise UsageError(f"{str(file.path)!r} is not what the checkpoint was trained on: {has}, not {needed}")
+    return split(file.tokens, facts["validation_fraction"], context)
 
 
 def _run(trainer: Any) -> None:
@@ -285,26 +327,33 @@ def _run(trainer: Any) -> None:
     from .training import evaluate, ngram_scores
 
     folder = trainer.folder
+    name = shlex.quote(str(folder))
     try:
         trainer.run(progress=True)
     except KeyboardInterrupt:
-        typer.echo(f"stopped after step {trainer.step:,}; go on with:  tinytransformer train --resume {folder}")
+        typer.echo(f"stopped after step {trainer.step:,}; go on with:  tinytransformer train --resume {name}")
         raise typer.Exit(130) from None
     tokenizer, model = trainer.tokenizer, trainer.model
     counts = tokenizer.character_counts
-    validation = trainer.validation_tokens
+    context = model.config.context_length
+    validation = trainer.validation_tokens[:VALIDATION_TOKENS]
     scores = ngram_scores(
-        numpy.asarray(trainer.batches.tokens[-NGRAM_TRAINING_TOKENS:]), validation, tokenizer.vocab_size, counts
+        numpy.asarray(trainer.batches.tokens[-NGRAM_TRAINING_TOKENS:]),
+        validation,
+        tokenizer.vocab_size,
+        counts,
     )
-    scores["GPT"] = evaluate(model, validation, counts, stride=-(-model.config.context_length // 2))
+    scores["GPT"] = evaluate(model, validation, counts, stride=-(-context // 2), progress=True)
     typer.echo("\nvalidation           nats per token   perplexity   bits per character")
-    for name, score in scores.items():
+    for model_name, score in scores.items():
         typer.echo(
-            f"  {name:<18} {score.nats_per_token:>14.4f} {score.perplexity:>12.2f} "
+            f"  {model_name:<18} {score.nats_per_token:>14.4f} {score.perplexity:>12.2f} "
             f"{score.bits_per_character:>20.3f}"
         )
     gap = scores["trigram"].bits_per_character - scores["GPT"].bits_per_character
-    typer.echo(f"  the GPT needs {abs(gap):.3f} bits per character {'less' if gap >= 0 else 'more'} than the trigram")
+    typer.echo(
+        f"  the GPT needs {abs(gap):.3f} bits per character {'less' if gap >= 0 else 'more'} than the trigram"
+    )
     plotting.loss_curve(
         trainer.log.rows(),
         folder / "loss.png",
@@ -312,40 +361,60 @@ def _run(trainer: Any) -> None:
     )
     sample = generate(
         model,
-        validation[: model.config.context_length // 2].astype(int),
+        validation[: max(context // 2, 1)].astype(int),
         200,
         temperature=0.8,
         rng=numpy.random.default_rng(trainer.settings.seed),
     )
     typer.echo(f"\nsample   {tokenizer.decode(sample)!r}\n")
     typer.echo(f"saved    {folder}: checkpoints, loss.png, {trainer.log.path.name}, tokens.bin")
-    typer.echo(f"write    tinytransformer generate {folder} --prompt 'The function'")
-    typer.echo(f"go on    tinytransformer train --resume {folder} --steps {2 * trainer.step}")
+    typer.echo(f"write    tinytransformer generate {name} --prompt 'The function'")
+    typer.echo(f"go on    tinytransformer train --resume {name} --steps {2 * trainer.step}")
 
 
-def _new_folder(out: Path | None, force: bool) -> Path:
-    """Choose and make the output folder; one that holds something is replaced only with --force."""
-    import shutil
-
+def _output_folder(out: Path | None, force: bool) -> Path:
+    """Choose the output folder; one that holds something is refused, with --force unless it is a run."""
     if out is None:
         number = 1
         while Path("runs", str(number)).exists():
             number += 1
-        out = Path("runs", str(number))
-    try:
-        if out.is_dir() and any(out.iterdir()):
-            if not force:
-                raise UsageProblem(
-                    f"the folder {str(out)!r} is not empty: --resume {out} goes on with the run in it, "
-                    "--force replaces it, another --out leaves it"
-                )
-            if not (out / "tokens.bin").exists():
-                raise UsageProblem(f"--force replaces runs only, and {str(out)!r} holds something else")
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageProblem(f"cannot write to {str(out)!r}: {error.strerror}") from None
+        return Path("runs", str(number))
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{str(out)!r} is a file, and --out names a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not force:
+            raise UsageError(
+                f"the folder {str(out)!r} is not empty: --resume {out} goes on with the run in it, "
+                "--force replaces it, another --out leaves it"
+            )
+        if not (out / "tokens.bin").exists():
+            raise UsageError(f"--force replaces runs only, and {str(out)!r} holds something else")
     return out
+
+
+@contextlib.contextmanager
+def _new_folder_beside(folder: Path) -> Any:
+    """Make a folder in which a run is prepared, on the same disk as where it will be; it goes in the end."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=".new-run-", dir=folder.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
+    with beside as name:
+        yield Path(name)
+
+
+def _replace_run(folder: Path, beside: Path) -> None:
+    """Move what was prepared into its folder, in the place of the run that is there."""
+    folder.mkdir(exist_ok=True)
+    for name in RUN_FILES:
+        old, new = folder / name, beside / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        elif new.exists():
+            os.replace(new, old)
+        else:
+            old.unlink(missing_ok=True)
 
 
 def _text(path: Path | None) -> Any:
@@ -375,17 +444,22 @@ def _tokenizer(path: Path | None, kind: str, vocab_size: int) -> Any:
 
 def _one_of(option: str, value: str, *allowed: str) -> None:
     if value not in allowed:
-        raise UsageProblem(f"{option} must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {value!r}")
+        raise UsageError(f"{option} must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {value!r}")
 
 
 # --- generate, evaluate, info ---------------------------------------------------------------------------
 
 
 @app.command(
-    epilog="Examples:  tinytransformer generate runs/1 --prompt 'The function'  |  "
-    "tinytransformer generate runs/1 --temperature 0 --tokens 500"
+    epilog="""\b
+    Examples:
+      tinytransformer generate runs/1 --prompt 'The function'
+      tinytransformer generate runs/1 --temperature 0 --tokens 500
+      tinytransformer generate runs/1 --prompt 'The function' --beams 4
+    """
 )
 def generate(
+    invocation: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder, or one checkpoint in it.")],
     prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "\n",
     tokens: Annotated[int, typer.Option(min=0, help="Most tokens to write.")] = 300,
@@ -409,16 +483,19 @@ def generate(
     from .generation import beam_search, stream
     from .training import load_checkpoint
 
+    drawing = _given(invocation, "temperature", "top_k", "top_p", "seed")
+    if beams > 1 and drawing:
+        raise UsageError(f"--beams searches and draws nothing: leave out {drawing}")
+    if beams == 1 and _given(invocation, "length_penalty"):
+        raise UsageError("--length-penalty is for --beams of 2 or more")
     loaded = load_checkpoint(checkpoint)
     model, tokenizer = loaded.model, loaded.tokenizer
-    if backend is not None:
-        model.to(backend)
     ids = tokenizer.encode(prompt)
     if not len(ids):
-        raise UsageProblem("the prompt is empty: give at least one character")
+        raise UsageError("the prompt is empty: give at least one character")
     stops = () if stop is None else tuple(int(i) for i in tokenizer.encode(stop))
     if stop is not None and len(stops) != 1:
-        raise UsageProblem(f"--stop must be one token, and {stop!r} is {len(stops)}")
+        raise UsageError(f"--stop must be one token, and {stop!r} is {len(stops)}")
     if beams > 1:
         found = beam_search(
             model, ids, tokens, num_beams=beams, length_penalty=length_penalty, stop_tokens=stops
@@ -447,7 +524,13 @@ def generate(
     typer.echo(tokenizer.decode(written)[len(shown) :])
 
 
-@app.command(epilog="Example:  tinytransformer evaluate runs/1 --text other.txt")
+@app.command(
+    epilog="""\b
+    Examples:
+      tinytransformer evaluate runs/1
+      tinytransformer evaluate runs/1 --text other.txt
+    """
+)
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder, or one checkpoint in it.")],
     text: Annotated[
@@ -461,28 +544,24 @@ def evaluate(
     config: ConfigOption = None,
 ) -> None:
     """Measure a trained model on a text: nats per token, perplexity, bits per character."""
-    from .text import TokenFile, read_text, split
+    from .text import read_text
     from .training import evaluate as score_of
     from .training import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
-    model: Any = loaded.model
-    if backend is not None:
-        model.to(backend)
-    context = model.config.context_length
+    model, context = loaded.model, loaded.model.config.context_length
     if text is not None:
         tokens = loaded.tokenizer.encode(read_text(text))
         name = str(text)
     else:
-        file = TokenFile.open(loaded.path.parent.parent / "tokens.bin")
-        if file.vocab_size != loaded.tokenizer.vocab_size:
-            raise UsageProblem(f"{str(file.path)!r} was written with another vocabulary than the model's")
-        tokens = split(file.tokens, float(loaded.state["data"]["validation_fraction"]), context)[1]
-        name = f"the validation part of {loaded.state['data']['text']}"
+        folder, facts = _run_of(loaded)
+        tokens = _split(folder, loaded.tokenizer, facts, context)[1][:VALIDATION_TOKENS]
+        name = f"the validation part of {facts['text']}"
     if len(tokens) < 2:
-        raise UsageProblem(f"{name} has {len(tokens)} tokens, and at least 2 are needed")
-    stride = -(-context // 2) if stride is None else stride
-    score = score_of(model, tokens, loaded.tokenizer.character_counts, stride=min(stride, context))
+        raise UsageError(f"{name} has {len(tokens)} tokens, and at least 2 are needed")
+    if stride is None:
+        stride = -(-context // 2)
+    score = score_of(model, tokens, loaded.tokenizer.character_counts, stride=stride, progress=True)
     typer.echo(f"{name}: {score.tokens:,} tokens, {score.characters:,} characters")
     typer.echo(
         f"{score.nats_per_token:.4f} nats per token, perplexity {score.perplexity:.2f}, "
@@ -490,7 +569,13 @@ def evaluate(
     )
 
 
-@app.command(epilog="Examples:  tinytransformer info  |  tinytransformer info runs/1")
+@app.command(
+    epilog="""\b
+    Examples:
+      tinytransformer info
+      tinytransformer info runs/1
+    """
+)
 def info(
     checkpoint: Annotated[
         Path | None, typer.Argument(help="A run's folder, or one checkpoint in it.")
@@ -540,12 +625,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a problem the user can put right is one line and exit code 2."""
     from .training import NonFiniteError
 
-    click_exception = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
+    click_exception: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a sample may hold what the terminal cannot show
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments or ["--help"], standalone_mode=False)
     except click_exception as error:
-        _fail(error.format_message(), error.exit_code)  # type: ignore[attr-defined]
-    except (BackendError, ValueError, IndexError) as error:
+        _fail(error.format_message(), error.exit_code)
+    except (BackendError, ValueError, IndexError, OverflowError) as error:
         if os.environ.get("TINYTRANSFORMER_TRACEBACK"):
             raise
         _fail(str(error), 2)

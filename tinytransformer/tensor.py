@@ -60,7 +60,7 @@ class Tensor:
             if isinstance(data, (list, tuple)):
                 data = _unwrap(data)
             host = numpy.asarray(data)
-            if dtype is None and host.dtype == numpy.float64 and not isinstance(data, numpy.generic):
+            if dtype is None and host.dtype == numpy.float64 and not _holds_float64(data):
                 dtype = numpy.float32  # the default for numbers that came without a dtype
             if host.dtype.kind not in "biuf":
                 raise TypeError(f"Tensor: cannot be made of {type(data).__name__} holding {host.dtype}")
@@ -164,7 +164,9 @@ class Tensor:
         return int(self.item())
 
     def __index__(self) -> int:
-        return self.data.item().__index__()
+        if self.size != 1 or self.dtype.kind not in "iu":
+            raise TypeError(f"a Tensor of shape {self.shape} and dtype {self.dtype} is not an integer")
+        return self.data.item()
 
     def __bool__(self) -> bool:
         if self.size != 1:
@@ -237,7 +239,7 @@ class Tensor:
                 "in-place assignment would break the graph: write tt.where(mask, value, x) or "
                 "tt.concatenate([...]) to make a new Tensor, or assign to x.detach() before it is used"
             )
-        self.data[ops.plain_index(index)] = autograd.raw(value)
+        self.data[ops.indexing.plain_index(index)] = autograd.raw(value)
         self.mark_changed()
 
     def mark_changed(self) -> None:
@@ -301,7 +303,14 @@ class Tensor:
         return ops.getitem(self, index)
 
     def _compare(self, name: str, other: Any) -> Tensor:
-        return Tensor._of(module_of(self.data).asarray(getattr(self.data, name)(autograd.raw(other))))
+        other = autograd.raw(other)
+        result = getattr(self.data, name)(other)
+        if result is NotImplemented:
+            if is_array(other):
+                backends = f"{self.backend} and {backend_name(other)}"
+                raise TypeError(f"{name}: operands live on {backends}: move one with .to(...)")
+            return result
+        return Tensor._of(module_of(self.data).asarray(result))
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
         return self._compare("__eq__", other)
@@ -445,6 +454,13 @@ def _unwrap(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [_unwrap(item) for item in data]
     return to_numpy(data.data) if isinstance(data, Tensor) else data
+
+
+def _holds_float64(data: Any) -> bool:
+    """Return True if an array or a NumPy number asks for float64; Python's floats do not."""
+    if isinstance(data, (list, tuple)):
+        return any(_holds_float64(item) for item in data)
+    return getattr(data, "dtype", None) == numpy.float64
 
 
 def _rebuild(kind: type, data: Any, requires_grad: bool) -> Tensor:

@@ -29,7 +29,8 @@ class LanguageModel(Protocol):
     call with that cache has had; ``attention_mask`` covers the earlier ones too.
 
     ``config.vocab_size`` is V, and ``config.context_length`` the most tokens of one call with those in its
-    cache. ``modules()`` yields the model and its parts, whose ``training`` is False during the calls.
+    cache, ``math.inf`` where there is no limit. ``modules()`` yields the model and its parts, whose
+    ``training`` is False during the calls.
     """
 
     config: Any

@@ -1,4 +1,4 @@
-"""Fused fast paths, each for one formula: same values and gradients, one node in the graph, fewer passes over memory.
+"""Fused fast paths, each for one formula: same values, same gradients, one node in the graph.
 
 A kernel takes the formula's place unless ``with tt.formulas():`` says otherwise, and leaves to it what it
 was not written for, such as mixed dtypes. What it computes is written above it as an equation; what makes

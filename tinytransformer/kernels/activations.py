@@ -32,7 +32,7 @@ class GELU:
     # Phi'(x) = e^(-x^2 / 2) / sqrt(2 pi), so  dy/dx = Phi(x) + x e^(-x^2 / 2) / sqrt(2 pi)
     @staticmethod
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
-        """dx = g (Phi + x Phi')."""
+        """Return dx = g (Phi + x Phi')."""
         x, Phi = saved
         g = g.reshape(-1)
         dx = xp.empty(x.shape, x.dtype)
@@ -77,7 +77,7 @@ class GELUTanh:
     #   dy/dx = ((1 + t) + x (1 - t^2) u') / 2 = (1 + t) (1 + (1 - t) x u') / 2
     @staticmethod
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
-        """dx = g (1 + t) (1 + (1 - t) x u') / 2, with t computed again."""
+        """Return dx = g (1 + t) (1 + (1 - t) x u') / 2, with t computed again."""
         x, g = saved, g.reshape(-1)
         dx = xp.empty(x.shape, x.dtype)
         for block in blocks(x.size):

@@ -1,4 +1,4 @@
-"""What kernels share: which arrays they take, how they cut them into blocks, and where blocks are computed."""
+"""What kernels share: which arrays they take, and how they cut them into blocks that fit the cache."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _scratch = _Scratch()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return an uninitialised array, valid until the next call with this name: never to be returned or saved."""
+    """Return an uninitialised array, valid until the next call with this name: not for outputs."""
     if xp.module is not numpy:
         return xp.empty(shape, dtype)  # a GPU backend keeps such buffers itself
     size = math.prod(shape)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import xp
+from ..backend import is_array
 from ..formulas import dropout
-from .common import blocks, fusible
+from .common import fusible
 
 
 @dropout.kernel
@@ -15,24 +15,18 @@ class Dropout:
 
     @staticmethod
     def forward(x: Any, keep: Any, p: float) -> Any:
-        """Compute y block by block; save m, one byte for each entry."""
-        if not (fusible(x) and getattr(keep, "dtype", None) == bool and keep.shape == x.shape):
+        """Compute y in place; save m, one byte for each entry."""
+        if not (fusible(x) and is_array(keep) and keep.dtype.kind == "b" and keep.shape == x.shape):
             return NotImplemented
-        keep = keep.reshape(-1)
-        return scaled(x, keep, p), (keep, p)
+        y = x * keep
+        y /= 1 - p
+        return y, (keep, p)
 
     # dL/dx = dL/dy m / (1 - p)
     @staticmethod
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
-        """dx = g m / (1 - p)."""
-        return [scaled(g, *saved)]
-
-
-def scaled(x: Any, keep: Any, p: float) -> Any:
-    """Return x m / (1 - p)."""
-    flat = x.reshape(-1)
-    y = xp.empty(flat.shape, x.dtype)
-    for block in blocks(flat.size):
-        xp.multiply(flat[block], keep[block], out=y[block])
-        y[block] /= 1 - p
-    return y.reshape(x.shape)
+        """Return dx = g m / (1 - p)."""
+        keep, p = saved
+        dx = g * keep
+        dx /= 1 - p
+        return [dx]

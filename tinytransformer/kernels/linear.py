@@ -17,9 +17,8 @@ class Linear:
     @staticmethod
     def forward(x: Any, W: Any, b: Any = None) -> Any:
         """Compute y in place; save x as rows."""
-        if not (fusible(x, W, W if b is None else b) and x.ndim and W.ndim == 2 and x.shape[-1] == W.shape[0]):
-            return NotImplemented
-        if b is not None and b.shape != W.shape[1:]:
+        b_fits = b is None or (fusible(W, b) and b.shape == W.shape[1:])
+        if not (b_fits and fusible(x, W) and x.ndim and W.ndim == 2 and x.shape[-1] == W.shape[0]):
             return NotImplemented
         rows = x.reshape(math.prod(x.shape[:-1]), W.shape[0])  # (n, in)
         y = rows @ W  # (n, out)
@@ -31,7 +30,7 @@ class Linear:
     #   dL/dx_ik = sum_j g_ij W_kj,  dL/dW_kj = sum_i x_ik g_ij,  dL/db_j = sum_i g_ij
     @staticmethod
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
-        """dx = g W^T, dW = x^T g, db = sum of the rows of g."""
+        """Return dx = g W^T, dW = x^T g, db = sum of the rows of g."""
         rows, W, shape = saved
         g = g.reshape(rows.shape[0], W.shape[1])  # (n, out)
         dx = (g @ W.T).reshape(shape) if needs[0] else None

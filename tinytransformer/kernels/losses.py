@@ -50,7 +50,7 @@ class CrossEntropy:
     #   dL/dz_v = g w (p_v - (1 - eps) [v = y] - eps / V)
     @staticmethod
     def backward(g: Any, out: Any, saved: Any, needs: list[bool]) -> Any:
-        """dz = g w (p - target distribution), with p = e^(z - log_total) computed in the gradient's own array."""
+        """Return dz = g w (p - target), with p = e^(z - log_total) computed in the array of dz."""
         z, y, log_total, weights, eps, shape = saved
         weights = weights * g.reshape(-1, 1)  # (n, 1)
         dz = xp.empty(z.shape, z.dtype)

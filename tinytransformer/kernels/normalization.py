@@ -41,22 +41,20 @@ class LayerNorm:
     # and, summed over all rows,  dL/dgamma = sum g n,  dL/dbeta = sum g
     @staticmethod
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
-        """dx = r (h - mean h - n mean(h n)) with h = g gamma."""
+        """Return dx = r (h - mean h - n mean(h n)) with h = g gamma."""
         x, mu, r, gamma, mean = saved
         g = g.reshape(x.shape)
         dx = xp.empty(x.shape, x.dtype)
         dgamma, dbeta = xp.zeros_like(gamma), xp.zeros_like(gamma)
         weighted = mean * gamma[:, None]  # g @ weighted is the mean of h
         for block in blocks(*x.shape):
-            n = xp.subtract(x[block], mu[block], out=scratch("normal", x[block].shape, x.dtype))
-            n *= r[block]
-            d = xp.multiply(g[block], n, out=dx[block])  # g n
-            ones = xp.ones(d.shape[0], x.dtype)
-            dgamma += ones @ d
-            dbeta += ones @ g[block]
-            n *= d @ weighted  # n mean(h n)
+            centred = xp.subtract(x[block], mu[block], out=scratch("centred", x[block].shape, x.dtype))
+            d = xp.multiply(g[block], centred, out=dx[block])  # g n / r
+            dgamma += r[block, 0] @ d
+            dbeta += xp.ones(d.shape[0], x.dtype) @ g[block]
+            centred *= r[block] ** 2 * (d @ weighted)  # n mean(h n)
             xp.multiply(g[block], gamma, out=d)
             d -= g[block] @ weighted
-            d -= n
+            d -= centred
             d *= r[block]
         return dx.reshape(y.shape), dgamma, dbeta

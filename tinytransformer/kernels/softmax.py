@@ -23,7 +23,7 @@ def from_rows(rows: Any, shape: tuple[int, ...], axis: int) -> Any:
 
 
 def largest(x: Any) -> Any:
-    """Return the largest entry of each row, shape (..., 1); 0 for a row of nothing but -inf, so that -inf - m is -inf."""
+    """Return the largest entry of each row, shape (..., 1); 0 where all are -inf, and -inf - 0 stays -inf."""
     m = x.max(axis=-1, keepdims=True)
     return xp.where(m > -math.inf, m, 0)
 
@@ -35,7 +35,7 @@ def sums(x: Any) -> Any:
 
 def takes(x: Any, axis: Any) -> bool:
     """Return True if x has rows to work on along this one axis."""
-    return fusible(x) and type(axis) is int and x.ndim > 0 and x.shape[axis] > 0
+    return fusible(x) and type(axis) is int and -x.ndim <= axis < x.ndim and x.shape[axis] > 0
 
 
 @softmax.kernel
@@ -69,7 +69,7 @@ class Softmax:
 # dy_i/dx_j = y_i ([i = j] - y_j), so with g = dL/dy:
 #   dL/dx_j = sum_i g_i y_i ([i = j] - y_j) = y_j (g_j - sum_i g_i y_i)
 def softmax_gradient(g: Any, y: Any) -> Any:
-    """dx = y (g - sum g y) for each row."""
+    """Return dx = y (g - sum g y) for each row."""
     dx = xp.empty(y.shape, y.dtype)
     for block in blocks(*y.shape):
         d = xp.multiply(g[block], y[block], out=dx[block])
@@ -96,7 +96,7 @@ class LogSoftmax:
     # dy_i/dx_j = [i = j] - e^(y_j), so with g = dL/dy:  dL/dx_j = g_j - e^(y_j) sum_i g_i
     @staticmethod
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
-        """dx = g - e^y sum g for each row."""
+        """Return dx = g - e^y sum g for each row."""
         rows, shape, axis = saved
         g, _ = as_rows(g, axis)
         dx = xp.empty(rows.shape, rows.dtype)

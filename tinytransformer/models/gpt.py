@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from ..autograd import raw
-from ..backend import to_numpy, xp
+from ..backend import module_of, to_numpy, xp
 from ..formulas import Mask, cross_entropy, gelu_tanh, linear, sinusoidal_positions
 from ..nn import (
     Dropout,
@@ -81,9 +81,7 @@ class GPTConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"GPTConfig: {name} must be a positive integer, not {value!r}")
         if self.d_model % self.num_heads:
-            raise ValueError(
-                f"GPTConfig: num_heads={self.num_heads} does not divide d_model={self.d_model}"
-            )
+            raise ValueError(f"GPTConfig: num_heads={self.num_heads} does not divide d_model={self.d_model}")
         if self.positions not in ("learned", "sinusoidal"):
             raise ValueError(
                 f"GPTConfig: positions must be 'learned' or 'sinusoidal', not {self.positions!r}"
@@ -174,7 +172,8 @@ class GPT(Module):
                 p.data[...] = 0
             elif p.ndim == 2:
                 last_of_branch = name.endswith(("W_O.weight", "linear2.weight"))
-                p.data[...] = rng.normal(0.0, 0.02 * (residual if last_of_branch else 1), p.shape)
+                drawn = rng.normal(0.0, 0.02 * (residual if last_of_branch else 1), p.shape)
+                p.data[...] = module_of(p.data).asarray(drawn)
 
     def forward(
         self,

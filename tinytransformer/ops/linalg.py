@@ -43,13 +43,17 @@ def matmul(x1, x2):
     >>> tt.matmul(tt.ones((5, 2, 3)), tt.ones((3, 7))).shape
     (5, 2, 7)
     """
-    inner = getattr(x1, "shape", ())[-1:], getattr(x2, "shape", ())[-2:][:1]
-    if inner[0] and inner[1] and inner[0] != inner[1]:
+    if not hasattr(x1, "ndim"):
+        x1 = xp.asarray(x1)
+    if not hasattr(x2, "ndim"):
+        x2 = xp.asarray(x2)
+    row, column = x1.ndim == 1, x2.ndim == 1
+    if x1.ndim and x2.ndim and x1.shape[-1] != x2.shape[-1 if column else -2]:
         raise ValueError(
-            f"matmul on {tuple(x1.shape)} and {tuple(x2.shape)}: the inner lengths {inner[0][0]} and "
-            f"{inner[1][0]} differ; transpose one operand with .mT, or check which axis holds the features"
+            f"matmul on {tuple(x1.shape)} and {tuple(x2.shape)}: the inner lengths {x1.shape[-1]} and "
+            f"{x2.shape[-1 if column else -2]} differ; transpose one operand with .mT, or check which axis "
+            "holds the features"
         )
-    row, column = getattr(x1, "ndim", 2) == 1, getattr(x2, "ndim", 2) == 1
     if not (row or column):
         return _matmul(x1, x2)
     y = _matmul(expand_dims(x1, 0) if row else x1, expand_dims(x2, 1) if column else x2)
@@ -70,11 +74,13 @@ def _einsum_rule(g, y, subscripts, *operands):
         # the product of all other factors, summed over the letters that this operand does not have
         letters = [output, *inputs[:i], *inputs[i + 1 :]]
         factors = [g, *operands[:i], *operands[i + 1 :]]
-        lengths = {c: n for s, f in zip(letters, factors, strict=True) for c, n in zip(s, f.shape, strict=True)}
+        pairs = zip(letters, factors, strict=True)
+        lengths = {c: n for s, f in pairs for c, n in zip(s, f.shape, strict=True)}
         free = (c for c in ascii_letters if c not in "".join(inputs))
         target = ""
         for c, n in zip(inputs[i], x.shape, strict=True):
-            if c in target or lengths.get(c) != n:  # a diagonal was taken, or c was only summed over or repeated
+            if c in target or lengths.get(c) != n:
+                # a diagonal was taken, or c was summed over or repeated alone: one factor 1 for each entry
                 new = next(free)
                 letters.append(c + new)
                 factors.append(xp.eye(n, dtype=raw(x).dtype))
@@ -99,7 +105,7 @@ def _explicit(subscripts, ndims):
     if not arrow:
         letters = left.replace(",", "")
         once = sorted(c for c in letters if letters.count(c) == 1)
-        output = ("..." if "..." in left else "") + "".join(once)
+        output = "..." + "".join(once)
     return inputs, output.replace("...", shared)
 
 

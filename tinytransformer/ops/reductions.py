@@ -40,8 +40,8 @@ def mean(x, axis=None, keepdims=False):
 
 
 mean.vjp(
-    lambda g, y, x, axis=None, keepdims=False: (
-        broadcast_to(_kept(g / _count(x, axis), axis, keepdims), x.shape)
+    lambda g, y, x, axis=None, keepdims=False: broadcast_to(
+        _kept(g / _count(x, axis), axis, keepdims), x.shape
     )
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy
+
 from ..autograd import primitive, raw
 from ..backend import xp
 
@@ -176,21 +178,12 @@ def split(x, indices_or_sections, axis=0):
 @primitive
 def pad(x, pad_width, constant_values=0):
     """Add constant entries before and after each axis: ``pad_width`` as ``numpy.pad`` has it."""
-    return xp.pad(x, _pairs(pad_width, x.ndim), constant_values=constant_values)
+    return xp.pad(x, pad_width, constant_values=constant_values)
 
 
 def _pad_rule(g, y, x, pad_width, constant_values=0):
-    starts = [before for before, _ in _pairs(pad_width, x.ndim)]
+    starts = numpy.broadcast_to(pad_width, (x.ndim, 2))[:, 0]  # from any form that NumPy allows
     return g[tuple(slice(start, start + n) for start, n in zip(starts, x.shape, strict=True))]
-
-
-def _pairs(pad_width, ndim):
-    """One (before, after) for each axis, from the short forms NumPy allows."""
-    if isinstance(pad_width, int):
-        return [(pad_width, pad_width)] * ndim
-    if isinstance(pad_width[0], int):
-        return [(pad_width[0], pad_width[-1])] * ndim
-    return list(pad_width) * ndim if len(pad_width) == 1 else list(pad_width)
 
 
 pad.vjp(_pad_rule)

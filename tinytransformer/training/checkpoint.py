@@ -12,7 +12,6 @@ from typing import Any
 import numpy
 
 from ..models import GPT, GPTConfig
-from ..nn import Module
 from ..text import Tokenizer, tokenizer_from_dict
 
 __all__ = ["Checkpoint", "CheckpointError", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
@@ -34,7 +33,7 @@ class Checkpoint:
     ----------
     path : pathlib.Path
         The folder.
-    model : Module
+    model : GPT
         The model, with its weights.
     tokenizer : Tokenizer
         Made the token ids the model knows.
@@ -43,7 +42,7 @@ class Checkpoint:
     """
 
     path: Path
-    model: Module
+    model: Any
     tokenizer: Tokenizer
     state: dict[str, Any]
 
@@ -61,7 +60,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: str | os.PathLike[str],
     step: int,
-    model: Module,
+    model: Any,
     tokenizer: Tokenizer,
     optimizer_state: dict[str, Any],
     state: dict[str, Any],
@@ -79,7 +78,7 @@ def save_checkpoint(
     step : int
         Steps taken so far.
     model, tokenizer
-        What is saved; the model has a ``config`` dataclass.
+        What is saved; the model is a `GPT`.
     optimizer_state : dict
         Arrays and numbers by name.
     state : dict
@@ -113,11 +112,11 @@ def save_checkpoint(
     description = {
         "format": FORMAT,
         "version": VERSION,
-        "model": type(model).__name__,
-        "config": dataclasses.asdict(model.config),  # type: ignore[call-overload]
-        "tokenizer": tokenizer.to_dict(),
         **state,
         "step": step,
+        "model": type(model).__name__,
+        "config": dataclasses.asdict(model.config),
+        "tokenizer": tokenizer.to_dict(),
     }
     (partial / "checkpoint.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
     for path in [*partial.iterdir(), partial]:
@@ -234,7 +233,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{str(path)!r} does not describe a checkpoint of tinytransformer")
     if state.get("version") != VERSION:
         raise CheckpointError(
-            f"{str(path)!r} has version {state.get('version')!r}; this tinytransformer reads {VERSION}: update it"
+            f"{str(path)!r} has version {state.get('version')!r} and this tinytransformer reads {VERSION}: "
+            "update it"
         )
     expected = {"model": str, "config": dict, "tokenizer": dict, "step": int}
     wrong = [name for name, kind in expected.items() if type(state.get(name)) is not kind]

@@ -87,11 +87,11 @@ class Log:
                 rows = [json.loads(line) for line in lines]
             else:
                 rows = [{k: json.loads(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
-            if all(type(row["step"]) is int for row in rows):
-                return rows
-        except (ValueError, TypeError, KeyError, RecursionError):  # told below
-            pass
-        raise ValueError(f"{str(self.path)!r} is damaged: not every line is a row of a log")
+            if not all(type(row["step"]) is int for row in rows):
+                raise ValueError
+        except (ValueError, TypeError, KeyError, RecursionError, csv.Error):
+            raise ValueError(f"{str(self.path)!r} is damaged: not every line is a row of a log") from None
+        return rows
 
     def cut(self, after: int) -> None:
         """Drop the rows of later steps: they will come again when a run goes on from this one."""

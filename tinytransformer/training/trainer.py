@@ -20,11 +20,13 @@ from ..models import GPT
 from ..nn import Module
 from ..optim import AdamW, Constant, WarmupCosine, WarmupLinear, clip_grad_norm, decay_groups
 from ..text import Batches, Tokenizer
-from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from .checkpoint import Checkpoint, CheckpointError, checkpoints_in, save_checkpoint
 from .evaluation import evaluate
 from .log import Log
 
 __all__ = ["NonFiniteError", "Trainer", "TrainingSettings", "first_non_finite", "steps_within"]
+
+ADVICE = ": train again with a lower learning rate or a longer warm-up; the last checkpoint is from before"
 
 
 class NonFiniteError(ArithmeticError):
@@ -62,7 +64,7 @@ class TrainingSettings:
     evaluate_every, checkpoint_every : int
         Steps from one to the next.
     evaluate_tokens : int
-        Validation tokens looked at during training; all of them count at the end.
+        Validation tokens looked at during training, at least 2.
 
     Raises
     ------
@@ -92,9 +94,18 @@ class TrainingSettings:
     evaluate_tokens: int = 16384
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "evaluate_every", "checkpoint_every", "evaluate_tokens"):
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulate",
+            "evaluate_every",
+            "checkpoint_every",
+            "evaluate_tokens",
+        ):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
+        if self.evaluate_tokens < 2:
+            raise ValueError("evaluate_tokens must be at least 2: the first token is not guessed")
         for name in ("warmup", "seed"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 0:
                 raise ValueError(f"{name} must be an integer of at least 0, not {getattr(self, name)!r}")
@@ -178,9 +189,7 @@ class Trainer:
         self.folder = None if folder is None else Path(folder)
         self.data = data or {}
         self.validation_tokens = validation_tokens
-        self.batches = Batches(
-            train_tokens, settings.batch_size, model.config.context_length, settings.seed
-        )
+        self.batches = Batches(train_tokens, settings.batch_size, model.config.context_length, settings.seed)
         self.optimizer = AdamW(
             decay_groups(model, settings.weight_decay),
             lr=settings.learning_rate,
@@ -194,14 +203,19 @@ class Trainer:
     def run(self, progress: bool = True) -> None:
         """Take the steps that are left, with a progress bar.
 
+        A checkpoint is there from the start, so that a run killed at any moment can go on.
+
         Raises
         ------
         NonFiniteError
-            If loss or gradient became NaN or infinite; the last checkpoint is from before.
+            If loss, gradient or a parameter became NaN or infinite; the last checkpoint is from before.
+        CheckpointError
+            If the folder holds checkpoints of later steps.
         KeyboardInterrupt
             After Ctrl-C, once the step was finished and a checkpoint was written.
         """
         settings = self.settings
+        self._open_folder()
         started = time.perf_counter() - self.seconds
         with _Interrupt() as interrupt, _bar(self, progress) as bar:
             while self.step < settings.steps:
@@ -220,21 +234,43 @@ class Trainer:
                 if interrupt.asked and not last:
                     raise KeyboardInterrupt
 
+    def _open_folder(self) -> None:
+        """Drop the log of steps that will be taken again, and save what there is before the first of them."""
+        if self.folder is None or self.log is None:
+            return
+        newest = max(checkpoints_in(self.folder / "checkpoints"), default=-1)
+        if newest > self.step:
+            raise CheckpointError(
+                f"cannot go on from step {self.step} in {str(self.folder)!r}: it holds a checkpoint of step "
+                f"{newest}; go on from that one, or remove those of later steps"
+            )
+        self.log.cut(after=self.step)
+        if newest < self.step:
+            self.save()
+
     def train_step(self) -> dict[str, Any]:
-        """Take one optimizer step and return its row for the log."""
+        """Take one optimizer step and return its row for the log.
+
+        Raises
+        ------
+        NonFiniteError
+            If loss or gradient became NaN or infinite; the parameters are as before.
+        """
         settings = self.settings
         self.optimizer.zero_grad()
         loss = 0.0
-        for part in range(settings.accumulate):
-            inputs, targets = self.batches(self.step * settings.accumulate + part)
-            part_loss = self.model.loss(inputs, targets) / settings.accumulate
-            part_loss.backward()
-            loss += part_loss.item()
-            if not math.isfinite(loss):
-                raise NonFiniteError(self._what_broke("the loss", inputs))
-        norm = clip_grad_norm(self.model.parameters(), settings.clip)
-        if not math.isfinite(norm):
-            raise NonFiniteError(self._what_broke("the gradient", inputs))
+        with numpy.errstate(all="ignore"):  # what is not finite is found here, and told with its layer
+            for part in range(settings.accumulate):
+                inputs, targets = self.batches(self.step * settings.accumulate + part)
+                drawn = self.model.rng.bit_generator.state
+                part_loss = self.model.loss(inputs, targets) / settings.accumulate
+                loss += part_loss.item()
+                if not math.isfinite(loss):
+                    raise NonFiniteError(self._what_broke("the loss", inputs, drawn))
+                part_loss.backward()
+            norm = clip_grad_norm(self.model.parameters(), settings.clip)
+            if not math.isfinite(norm):
+                raise NonFiniteError(self._what_broke("the gradient", inputs, drawn))
         self.optimizer.lr = self.learning_rate(self.step)
         self.optimizer.step()
         self.step += 1
@@ -252,15 +288,35 @@ class Trainer:
         return self.settings.batch_size * self.settings.accumulate * self.model.config.context_length
 
     def validation_loss(self) -> float:
-        """Mean loss in nats per token on the first part of the validation tokens."""
-        counts = numpy.zeros(self.model.config.vocab_size, int)
-        limit = self.settings.evaluate_tokens
-        return evaluate(self.model, self.validation_tokens, counts, limit=limit).nats_per_token
+        """Mean loss in nats per token on the first part of the validation tokens.
+
+        Raises
+        ------
+        NonFiniteError
+            If it is NaN or infinite.
+        """
+        counts = numpy.zeros(self.model.config.vocab_size, int)  # the characters do not matter here
+        tokens = self.validation_tokens[: self.settings.evaluate_tokens]
+        with numpy.errstate(all="ignore"):
+            loss = evaluate(self.model, tokens, counts).nats_per_token
+            if not math.isfinite(loss):
+                inputs = tokens[None, : self.model.config.context_length]
+                raise NonFiniteError(self._what_broke("the validation loss", inputs))
+        return loss
 
     def save(self) -> Path | None:
-        """Write a checkpoint, and return where."""
+        """Write a checkpoint, and return where.
+
+        Raises
+        ------
+        NonFiniteError
+            If a parameter is NaN or infinite; nothing is written.
+        """
         if self.folder is None:
             return None
+        for name, p in self.model.named_parameters():
+            if not _finite(p):
+                raise NonFiniteError(f"parameter {name} became NaN or infinite by step {self.step}{ADVICE}")
         state = {
             "settings": dataclasses.asdict(self.settings),
             "data": self.data,
@@ -278,32 +334,31 @@ class Trainer:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to the state of a checkpoint: weights, moments, step, random generator, log.
+        """Go back to the state of a checkpoint: weights, moments, step, random generator.
 
         Raises
         ------
         CheckpointError
             If the checkpoint belongs to another model or its state is damaged.
         """
-        state = checkpoint.state
+        state, moments = checkpoint.state, checkpoint.optimizer_state()
         try:
             self.model.load_state_dict(checkpoint.model.state_dict())
-            self.optimizer.load_state_dict(checkpoint.optimizer_state())
+            self.optimizer.load_state_dict(moments)
             self.model.rng.bit_generator.state = state["rng"]
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"cannot go on from {str(checkpoint.path)!r}: {error}") from None
-        if self.log is not None:
-            self.log.cut(after=self.step)
+            self.step, self.seconds = state["step"], float(state["seconds"])
+            if not math.isfinite(self.seconds):
+                raise ValueError(f"seconds are {self.seconds}")
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise CheckpointError(f"cannot go on from {str(checkpoint.path)!r}: {reason}") from None
 
-    def _what_broke(self, what: str, inputs: Any) -> str:
+    def _what_broke(self, what: str, inputs: Any, drawn: Any = None) -> str:
+        """Say where; with the state that the random generator had, dropout is the same again."""
+        if drawn is not None:
+            self.model.rng.bit_generator.state = drawn
         place = first_non_finite(self.model, inputs)
-        return (
-            f"{what} became NaN or infinite at step {self.step + 1}, first in {place}: go on from the last "
-            "checkpoint with a lower --learning-rate or a longer --warmup"
-        )
+        return f"{what} became NaN or infinite at step {self.step + 1}, first in {place}{ADVICE}"
 
 
 def first_non_finite(model: Module, inputs: Any) -> str:
@@ -317,7 +372,8 @@ def first_non_finite(model: Module, inputs: Any) -> str:
     Returns
     -------
     str
-        The name of a parameter, a layer, or of a gradient if the forward pass is finite.
+        A parameter, or a layer, or if the forward pass is finite the gradient where the backward pass,
+        which comes from the loss, broke first.
 
     Examples
     --------
@@ -330,18 +386,17 @@ def first_non_finite(model: Module, inputs: Any) -> str:
     for name, p in model.named_parameters():
         if not _finite(p):
             return f"parameter {name}"
-    found: list[str] = []
-    watched = list(model.named_modules())
+    returned: list[tuple[str, bool]] = []  # layers as they returned, inner ones first, and whether finite
 
     def watching(name: str, forward: Callable) -> Callable:
         def watched_forward(*args: Any, **kwargs: Any) -> Any:
             y = forward(*args, **kwargs)
-            if not _finite(y):
-                found.append(name)  # inner layers return first
+            returned.append((name, _finite(y)))
             return y
 
         return watched_forward
 
+    watched = list(model.named_modules())
     try:
         for name, module in watched:
             module.__dict__["forward"] = watching(name, module.forward)
@@ -350,9 +405,20 @@ def first_non_finite(model: Module, inputs: Any) -> str:
     finally:
         for _, module in watched:
             module.__dict__.pop("forward", None)
-    if found:
-        return f"layer {found[0] or type(model).__name__}"
-    for name, p in model.named_parameters():
+    for name, finite in returned:
+        if not finite:
+            return f"layer {name or type(model).__name__}"
+
+    last_return = {name: i for i, (name, _) in enumerate(returned)}
+
+    def place(name: str) -> int:  # of the innermost layer around a parameter
+        while name not in last_return:
+            name = name.rpartition(".")[0]
+        return last_return[name]
+
+    # the gradient came the other way: the parameter nearest to the loss broke first
+    in_order = sorted(model.named_parameters(), key=lambda item: place(item[0]))
+    for name, p in reversed(in_order):
         if p.grad is not None and not _finite(p.grad):
             return f"the gradient of {name}"
     return "the loss"
@@ -372,11 +438,11 @@ def steps_within(
     seconds : float
         For training alone.
     model : GPT
-        Its parameters are the same after the call.
+        After the call parameters, gradients and random generator are as before.
     train_tokens : integer array, 1-D
     settings : TrainingSettings
     trials : int
-        Steps to time; the median counts.
+        Steps to time, of which the median counts; fewer if they would take an eighth of the budget.
 
     Returns
     -------
@@ -385,14 +451,18 @@ def steps_within(
     """
     batches = Batches(train_tokens, settings.batch_size, model.config.context_length, settings.seed)
     rng_state = model.rng.bit_generator.state
-    times = []
-    for trial in range(trials):
+    gradients = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    times: list[float] = []
+    while len(times) < trials and sum(times) < seconds / 8:
         start = time.perf_counter()
         for _ in range(settings.accumulate):
-            model.loss(*batches(trial)).backward()
+            model.loss(*batches(len(times))).backward()
         clip_grad_norm(model.parameters(), settings.clip)
         times.append(time.perf_counter() - start)
         model.zero_grad()
+    for p, gradient in zip(model.parameters(), gradients, strict=True):
+        p.grad = gradient
     model.rng.bit_generator.state = rng_state
     typical = sorted(times)[len(times) // 2]
     return max(1, int(seconds / (1.06 * typical)))  # the optimizer and evaluations take their part
