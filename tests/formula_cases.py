@@ -49,8 +49,8 @@ def rows(function: Callable, x: np.ndarray, *others: Any) -> np.ndarray:
 
 
 def scores(pick: Pick, shape: tuple[int, ...]) -> np.ndarray:
-    """Return scores: of everyday size, or so large that they cannot all be exponentiated as they are."""
-    return pick.layout(pick.numbers(shape) + pick.of(0, 0, 40, -40))
+    """Return scores: of everyday size, or such that float64 cannot hold their exponentials."""
+    return pick.layout(pick.numbers(shape) + pick.of(0, 0, 800, -800))
 
 
 def along_an_axis(pick: Pick) -> list[Any]:
@@ -62,9 +62,14 @@ def along_an_axis(pick: Pick) -> list[Any]:
     return [scores(pick, tuple(shape)), axis]
 
 
+def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    """Return log p_i = -log sum_j e^(x_j - x_i): no score is exponentiated alone."""
+    log_p = rows(lambda row: -np.log(np.exp(row - row[:, None]).sum(axis=1)), np.moveaxis(x, axis, -1))
+    return np.moveaxis(log_p, -1, axis)
+
+
 def softmax(x: np.ndarray, axis: int) -> np.ndarray:
-    e = np.exp(x)
-    return e / e.sum(axis=axis, keepdims=True)
+    return np.exp(log_softmax(x, axis))
 
 
 def partly_hidden(pick: Pick) -> list[Any]:
@@ -75,7 +80,7 @@ def partly_hidden(pick: Pick) -> list[Any]:
 
 
 def softmax_of_shown(x: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    return rows(lambda row, h: np.exp(row) * ~h / np.exp(row[~h]).sum(), x, hidden)
+    return masked_softmax(x, ~hidden)
 
 
 case("softmax", along_an_axis, rounded(softmax))
@@ -87,7 +92,7 @@ case(
     "with -inf",
     lambda x, hidden: tt.softmax(tt.where(hidden, -math.inf, x)),
 )
-case("log_softmax", along_an_axis, rounded(lambda x, axis: np.log(softmax(x, axis))))
+case("log_softmax", along_an_axis, rounded(log_softmax))
 case(
     "log_softmax",
     partly_hidden,
@@ -123,8 +128,7 @@ def masked_scores(pick: Pick) -> list[Any]:
 
 def masked_softmax(x: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     def of_row(row: np.ndarray, may: np.ndarray) -> np.ndarray:
-        total = sum(math.exp(s) for s, m in zip(row, may, strict=True) if m)
-        return np.array([math.exp(s) / total if m else 0.0 for s, m in zip(row, may, strict=True)])
+        return np.array([1 / np.exp(row[may] - s).sum() if m else 0.0 for s, m in zip(row, may, strict=True)])
 
     return rows(of_row, x, axes_of(allowed, x.shape))
 
@@ -245,6 +249,18 @@ def embedding(ids: Any, W: np.ndarray) -> np.ndarray:
 
 
 case("embedding", looked_up, rounded(embedding))
+case(
+    "embedding",
+    lambda pick: [pick.rng.integers(0, 5, 7), pick.numbers(pick.of((5,), (5, 3, 2)))],
+    rounded(lambda ids, W: np.array([W[i] for i in ids])),
+    "in a table that is no matrix",
+)
+case(
+    "embedding",
+    lambda pick: [pick.rng.integers(0, 101, 7).astype(np.uint8), pick.numbers((101, 3))],
+    rounded(embedding),
+    "by ids of one byte, of which three times the largest is more than one",
+)
 
 
 def dropped(pick: Pick) -> list[Any]:
@@ -307,12 +323,10 @@ def attended(pick: Pick) -> list[Any]:
     T_q, T_k, d_k, d_v = pick.of(
         (5, 7, 2, 3), (5, 5, 3, 3), (1, 7, 3, 3), (5, 1, 2, 2), (3, 7, 5, 2), (7, 2, 1, 3)
     )
-    large = pick.of(1, 1, 6)  # so that scores leave the range in which nothing needs to be subtracted
-    return [
-        pick.numbers((*batch, T_q, d_k)) * large,
-        pick.numbers((*batch, T_k, d_k)),
-        pick.numbers((*batch, T_k, d_v)),
-    ]
+    Q, K, V = (pick.numbers((*batch, *last)) for last in ((T_q, d_k), (T_k, d_k), (T_k, d_v)))
+    for x in pick.of((), (), (Q,), (K,), (Q, K)):  # now and then one query or key is very long
+        x[..., pick.integer(0, x.shape[-2] - 1), :] *= pick.of(20, 2000)
+    return [Q, K, V]
 
 
 def attended_with_mask(pick: Pick) -> list[Any]:
@@ -361,6 +375,13 @@ case(
     rounded(lambda Q, K, V: attention(Q, K, V, causal(Q.shape[-2], K.shape[-2]))),
     "with a causal mask",
     lambda Q, K, V: tt.attention(Q, K, V, tt.Mask.causal(Q.shape[-2], K.shape[-2])),
+)
+case(
+    "attention",
+    lambda pick: [pick.numbers((2, 5, 3)), pick.numbers((2, 7, 3)), pick.numbers((2, 7, 2))],
+    rounded(attention),
+    "with the causal mask of one query for several",
+    lambda Q, K, V: tt.attention(Q, K, V, tt.Mask.causal(1, 7)),
 )
 case(
     "attention",
@@ -503,7 +524,7 @@ def cross_entropy(z: np.ndarray, y: Any, ignored: int, smoothing: str, reduction
     y, eps, V = np.asarray(y), float(smoothing), z.shape[-1]
     losses = np.zeros(y.shape)
     for n in np.ndindex(y.shape):
-        log_p = [z[n][v] - math.log(sum(math.exp(z[n][u]) for u in range(V))) for v in range(V)]
+        log_p = [-math.log(sum(math.exp(z[n][u] - z[n][v]) for u in range(V))) for v in range(V)]
         if y[n] != ignored:
             losses[n] = -(1 - eps) * log_p[int(y[n])] - eps / V * sum(log_p)
     if reduction == "none":

@@ -82,6 +82,7 @@ def _helpers(function: Callable) -> dict[str, FunctionType]:
 
 def _source(function: Callable) -> Any:
     """Find the lambda or def of a function in the source of its module."""
+    assert function.__closure__ is None, f"{function.__name__} uses variables of the function around it"
     module = ast.parse(inspect.getsource(inspect.getmodule(function)))
     nodes = [n for n in ast.walk(module) if isinstance(n, ast.Lambda | ast.FunctionDef)]
     for node in nodes:

@@ -297,6 +297,7 @@ def test_grad_of_several_outputs_is_the_sum(x):
     same(tt.grad((a, b, a), x, (u, v, u)), expected + values(u) * np.exp(X))
     with pytest.raises(ValueError, match="argument"):
         tt.grad([tt.exp(x), x[1]], x, [u])
+    same(tt.grad([x.sum(), (2 * x).sum(), x[0, 0]], x), np.array([[4.0, 3, 3, 3, 3], [3] * 5, [3] * 5]))
 
 
 def test_only_the_rules_on_the_way_run(x):
@@ -582,6 +583,21 @@ def test_operands_on_two_backends_are_refused(x):
         x + other
     with pytest.raises(TypeError, match=r"backward\(\): the gradient lives on .*, the output on"):
         tt.exp(x).backward(other)
+
+
+def test_operations_run_where_their_arrays_are():
+    def function(x):
+        y = tt.einsum("ij,ij->i", tt.softmax(x)[:, ::-1], x)
+        return tt.max(tt.cumsum(tt.pad(y, 1)) * tt.take(x, [0, 3, 3, 7, 1]), axis=0) + x.repeat(2).std()
+
+    x = tt.tensor(X, np.float64, requires_grad=True)
+    there = x.to("fake")  # while new arrays are born in NumPy
+    for create_graph in (False, True):
+        g = tt.grad(function(there), there, create_graph=create_graph)
+        assert g.backend == "fake"
+        same(g, tt.grad(function(x), x))
+    function(there).backward()
+    assert there.grad.backend == "fake"
 
 
 def test_the_graph_can_be_looked_at(x):

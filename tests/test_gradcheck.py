@@ -89,6 +89,7 @@ def test_names_the_input_and_both_numbers():
         (lambda g, y, x: g * x * 14, "every entry is 7 times too large"),
         (lambda g, y, x: g * x * -4, "every entry is 2 times too large and has the wrong sign"),
         (lambda g, y, x: g * x * 2.6, "every entry is 1.3 times too large"),
+        (lambda g, y, x: g * x * 2.00002, "every entry is 1.00001 times too large"),
         (lambda g, y, x: g * x, "2 times too small; of two equal uses of the input, one may be missing"),
         (lambda g, y, x: g * x * 2 / 5, "5 times too small, a mean where a sum belongs"),
         (lambda g, y, x: g * x * 2 * 3, "3 times too large, a sum where a mean belongs"),
@@ -137,6 +138,14 @@ def test_says_that_the_output_does_not_depend_on_an_input():
 def test_refuses_a_function_that_is_random():
     rng = np.random.default_rng(0)
     assert "not deterministic" in refusal(lambda x: x * rng.random(x.shape), X)
+
+
+def test_refuses_a_function_that_changes_its_input():
+    def shifted(x):
+        x.data -= x.data.max()
+        return tt.exp(x)
+
+    assert "input 1 was changed in place" in refusal(lambda a, b: a * shifted(b), [X, X.copy()])
 
 
 def test_refuses_single_precision():
@@ -233,8 +242,12 @@ def test_refuses_what_it_cannot_check():
         tt.gradcheck(lambda x: x, [np.arange(3)])
     with pytest.raises(ValueError, match="order is 1 or 2, not 3"):
         tt.gradcheck(lambda x: x, X, order=3)
+    without_rule = tt.primitive(lambda *arrays: sum(arrays))
     with pytest.raises(TypeError, match="has no gradient for argument 0"):
-        tt.gradcheck(tt.primitive(lambda x: x * 1), X)
+        tt.gradcheck(without_rule, X)
+    without_rule.vjp_all(lambda g, y, *arrays: [g])
+    with pytest.raises(ValueError, match="returned 1 gradients for 2 arguments"):
+        tt.gradcheck(without_rule, [X, X])
 
 
 def test_checks_every_entry_of_a_small_input_and_few_of_a_large_one():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from cases import CASES, CONVENTIONS, Pick
 from mutation import mutants_of
@@ -33,6 +34,66 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "  =>  i is None and i is Ellipsis and isinstance(i, (int, slice))",
     ): FASTER,
 }
+
+
+# --- the planting itself --------------------------------------------------------------------------------
+
+
+def _total(g, n):
+    return g.sum(axis=0) * n
+
+
+def _sample(g, y, x1, x2, keep=True):
+    if len(g) < 3:
+        raise ValueError("too short")
+    out = np.zeros(5)
+    np.add.at(out, [0, 1, 1], g[:3])
+    np.multiply(out, 2, out=out)
+    out += -x1 if keep else x2
+    return _total(out, 3)
+
+
+def outcome(function):
+    try:
+        return str(function(np.arange(3.0), None, 1.0, 2.0))
+    except Exception as error:
+        return str(error)
+
+
+def test_the_kinds_of_mistake():
+    found = dict(mutants_of(_sample))
+    right = outcome(_sample)
+    for text in [
+        "_sample: np.add.at(out, [0, 1, 1], g[:3])  =>  out[[0, 1, 1]] = g[:3]",
+        "_sample: np.add.at(out, [0, 1, 1], g[:3])  =>  out[[0, 1, 1]] += g[:3]",
+        "_sample: np.multiply(out, 2, out=out)  =>  pass",
+        "_sample: np.multiply  =>  np.divide",
+        "_sample: out += -x1 if keep else x2  =>  out = -x1 if keep else x2",
+        "_sample: out += -x1 if keep else x2  =>  out -= -x1 if keep else x2",
+        "_sample: -x1 if keep else x2  =>  x2",
+        "_sample: -x1  =>  x1",
+        "_sample: 2  =>  3",
+        "_sample: 3  =>  4  (place 2)",
+        "_total: g.sum(axis=0) * n  =>  g.sum(axis=0)",
+        "_total: g.sum(axis=0)  =>  g",
+        "_total: g.sum(axis=0) * n  =>  n",
+    ]:
+        assert outcome(found[text]) != right
+    assert not any("ValueError" in text or "keep  =>" in text for text in found)
+    assert outcome(_sample) == right  # the live function is as it was
+
+
+def test_rules_arguments_may_be_swapped():
+    descriptions = [text for text, _ in mutants_of(PRIMITIVES["multiply"].rules[0])]
+    assert descriptions == [
+        "<lambda>: g * x2  =>  g / x2",
+        "<lambda>: g * x2  =>  g",
+        "<lambda>: g * x2  =>  x2",
+        "<lambda>: x2  =>  x1",
+    ]
+
+
+# --- the gate -------------------------------------------------------------------------------------------
 
 
 def found(name: str) -> bool:

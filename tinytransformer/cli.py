@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 
 STDLIB = "Python's own documentation (standard library)"
+LONG_TEXT = 10_000_000  # bytes from which on reading it shows its progress
 BPE_TRAINING_CHARACTERS = 20_000_000  # a tokenizer learns nothing new from more
 NGRAM_TRAINING_TOKENS = 20_000_000  # counts of more would need more memory than the model
 VALIDATION_TOKENS = 1_000_000  # the score of more differs in no digit that is shown, and takes minutes
@@ -150,7 +151,7 @@ def train(
     vocab_size: Annotated[int, typer.Option(min=1, help="Tokens of the bpe tokenizer.")] = 1024,
     layers: Annotated[int, typer.Option(min=1, help="Transformer blocks.")] = 2,
     heads: Annotated[int, typer.Option(min=1, help="Attention heads of each block.")] = 4,
-    d_model: Annotated[int, typer.Option(min=1, help="Features of each position.")] = 128,
+    d_model: Annotated[int, typer.Option(min=1, help="Features of each position.")] = 96,
     context: Annotated[int, typer.Option(min=1, help="Tokens the model sees at once.")] = 64,
     positions: Annotated[str, typer.Option(help="learned or sinusoidal.")] = "learned",
     tied_head: Annotated[
@@ -166,8 +167,11 @@ def train(
     schedule: Annotated[str, typer.Option(help="cosine, linear or constant.")] = "cosine",
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Decay of the matrices.")] = 0.1,
     clip: Annotated[float, typer.Option(min=0.0, help="Largest norm of the gradient.")] = 1.0,
-    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 250,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 250,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads that share a batch; with 1 BLAS uses its own.")
+    ] = min(2, os.cpu_count() or 1),
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validation_fraction: Annotated[
         float, typer.Option(min=0.001, max=0.5, help="Part of the text, at its end, kept for validation.")
     ] = 0.1,
@@ -207,6 +211,7 @@ def train(
         weight_decay=weight_decay,
         clip=clip,
         accumulate=accumulate,
+        threads=threads,
         seed=seed,
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
@@ -228,7 +233,8 @@ def train(
     with _new_folder_beside(
         folder
     ) as beside:  # nothing of an older run is touched until all is known to be good
-        file = TokenFile.write(beside / "tokens.bin", encoder, _text(text), progress=text is not None)
+        is_long = text is not None and text.stat().st_size > LONG_TEXT
+        file = TokenFile.write(beside / "tokens.bin", encoder, _text(text), progress=is_long)
         train_tokens, validation_tokens = split(file.tokens, validation_fraction, context)
         typer.echo(f"text     {text or STDLIB}: {file.fingerprint}")
         typer.echo(
@@ -429,6 +435,7 @@ def _tokenizer(path: Path | None, kind: str, vocab_size: int) -> Any:
     if kind == "char":
         return CharacterTokenizer.train(_text(path))
     if kind == "byte":
+        next(iter(_text(path)))  # a file that is missing, empty or binary is told of before anything is written
         return ByteTokenizer()
 
     def beginning() -> Any:
@@ -561,6 +568,8 @@ def evaluate(
         raise UsageError(f"{name} has {len(tokens)} tokens, and at least 2 are needed")
     if stride is None:
         stride = -(-context // 2)
+    if stride > context:
+        raise UsageError(f"--stride {stride} would leave out tokens: it is at most the context of {context}")
     score = score_of(model, tokens, loaded.tokenizer.character_counts, stride=stride, progress=True)
     typer.echo(f"{name}: {score.tokens:,} tokens, {score.characters:,} characters")
     typer.echo(

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from ..autograd import formula, raw
-from ..ops import erf, exp, logsumexp, max, sum, tanh, where
+from ..ops import erf, exp, logsumexp, max, sigmoid, sum, tanh, where
 from .masks import fitted
 
-__all__ = ["gelu", "gelu_tanh", "log_softmax", "masked_softmax", "softmax"]
+__all__ = ["gelu", "gelu_tanh", "log_softmax", "masked_softmax", "silu", "softmax"]
 
 
 @formula("document 4.1", r"\mathrm{softmax}(x)_i = e^{x_i} / \sum_j e^{x_j}")
@@ -184,3 +184,33 @@ def gelu_tanh(x: Any) -> Any:
     array([-0.1588,  0.    ,  0.8412])
     """
     return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+@formula("Elfwing et al. 2017", r"\mathrm{SiLU}(x) = x\,\sigma(x) = \frac{x}{1 + e^{-x}}")
+def silu(x: Any) -> Any:
+    r"""Sigmoid-weighted linear unit, also called Swish: x times its own sigmoid.
+
+    .. math:: \mathrm{SiLU}(x) = x\,\sigma(x) = \frac{x}{1 + e^{-x}}
+
+    Llama uses it in its gated feed-forward.
+
+    Parameters
+    ----------
+    x : Tensor or array, any shape, floating
+
+    Returns
+    -------
+    Tensor or array
+        Of the shape and dtype of x.
+
+    Notes
+    -----
+    Source: Elfwing, Uchibe and Doya, Sigmoid-Weighted Linear Units, 2017.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.silu(np.array([-1.0, 0.0, 1.0])).round(4)
+    array([-0.2689,  0.    ,  0.7311])
+    """
+    return x * sigmoid(x)

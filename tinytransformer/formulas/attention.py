@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..autograd import formula
+from ..ops import broadcast_to, expand_dims, reshape
 from .activations import masked_softmax, softmax
 from .layers import linear
 from .masks import Mask
@@ -16,12 +17,15 @@ __all__ = [
     "masked_attention",
     "merge_heads",
     "multi_head_attention",
+    "repeat_heads",
     "split_heads",
 ]
 
 
 @formula("document 4.1", r"\mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)")
-def attention_weights(Q: Any, K: Any, mask: Mask | None = None) -> Any:
+def attention_weights(
+    Q: Any, K: Any, mask: Mask | None = None, bias: Any = None, scale: float | None = None
+) -> Any:
     r"""How much each query takes from each key: the softmax in `attention`, for looking at.
 
     .. math:: \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)
@@ -30,8 +34,8 @@ def attention_weights(Q: Any, K: Any, mask: Mask | None = None) -> Any:
     ----------
     Q : Tensor or array, shape (..., T_q, d_k)
     K : Tensor or array, shape (..., T_k, d_k)
-    mask : Mask, optional
-        True where a query may attend to a key; all may by default.
+    mask, bias, scale
+        As for `attention`.
 
     Returns
     -------
@@ -50,15 +54,25 @@ def attention_weights(Q: Any, K: Any, mask: Mask | None = None) -> Any:
     array([[0.5, 0.5]])
     """
     d_k = Q.shape[-1]
-    scores = Q @ K.mT / math.sqrt(d_k)  # (..., T_q, T_k)
+    scale = 1 / math.sqrt(d_k) if scale is None else scale
+    scores = Q @ repeat_heads(K, Q).mT * scale  # (..., T_q, T_k)
+    if bias is not None:
+        scores = scores + bias
     return softmax(scores, axis=-1) if mask is None else masked_softmax(scores, mask)
 
 
-@formula("document 4.1", r"\mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)V")
-def attention(Q: Any, K: Any, V: Any, mask: Mask | None = None) -> Any:
+@formula(
+    "document 4.1", r"\mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)V"
+)
+def attention(
+    Q: Any, K: Any, V: Any, mask: Mask | None = None, bias: Any = None, scale: float | None = None
+) -> Any:
     r"""Scaled dot-product attention: for each query a mean of the values, weighted by how its key fits.
 
-    .. math:: \mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)V
+    .. math:: \mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}} + B\right)V
+
+    K and V may have fewer heads than Q. Each then serves a group of query heads that lie side by side
+    (grouped-query attention), and only these few need to be kept for generation.
 
     Parameters
     ----------
@@ -70,6 +84,10 @@ def attention(Q: Any, K: Any, V: Any, mask: Mask | None = None) -> Any:
         Values.
     mask : Mask, optional
         True where a query may attend to a key; all may by default.
+    bias : Tensor or array, shape (..., T_q, T_k), optional
+        B, added to the scores: for example T5's, (1, heads, T_q, T_k), which depends on the distance.
+    scale : float, optional
+        What the products of queries and keys are multiplied by, :math:`1/\sqrt{d_k}` by default.
 
     Returns
     -------
@@ -83,7 +101,8 @@ def attention(Q: Any, K: Any, V: Any, mask: Mask | None = None) -> Any:
 
     Notes
     -----
-    Source: document section 4.1; Vaswani et al., Attention Is All You Need, 2017, equation 1.
+    Source: document section 4.1; Vaswani et al., Attention Is All You Need, 2017, equation 1; the bias:
+    Raffel et al., 2020, section 2.1; grouped queries: Ainslie et al., GQA, 2023.
 
     Examples
     --------
@@ -93,8 +112,8 @@ def attention(Q: Any, K: Any, V: Any, mask: Mask | None = None) -> Any:
     array([[1.66],
            [2.34]])
     """
-    weights = attention_weights(Q, K, mask)  # softmax(Q K^T / sqrt(d_k)): (..., T_q, T_k)
-    return weights @ V
+    weights = attention_weights(Q, K, mask, bias, scale)  # softmax(Q K^T / sqrt(d_k) + B): (..., T_q, T_k)
+    return weights @ repeat_heads(V, Q)
 
 
 @formula("document 3.2", r"\mathrm{softmax}_M\left(\frac{QK^T}{\sqrt{d_k}}\right)V,\; M_{ij} = [j \le i]")
@@ -159,8 +178,35 @@ def merge_heads(x: Any) -> Any:
     return x.swapaxes(1, 2).reshape(batch, T, heads * d)
 
 
+def repeat_heads(x: Any, Q: Any) -> Any:
+    """Repeat heads of keys or values, each for its group of the heads of Q: (..., h, T, d) for h = those of Q.
+
+    What has as many heads as Q already, or a single one for all, is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If the heads of Q do not divide into as many groups.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> tt.repeat_heads(tt.ones((2, 3, 5, 7)), tt.ones((2, 6, 5, 7))).shape
+    (2, 6, 5, 7)
+    """
+    if Q.ndim < 3 or x.ndim < 3 or not 1 < x.shape[-3] < Q.shape[-3]:
+        return x
+    *batch, groups, T, d = x.shape
+    heads = Q.shape[-3]
+    if heads % groups:
+        raise ValueError(f"attention: {heads} heads of queries do not divide into {groups} groups")
+    x = broadcast_to(expand_dims(x, -3), (*batch, groups, heads // groups, T, d))
+    return reshape(x, (*batch, heads, T, d))
+
+
 @formula(
-    "document 4.2", r"\mathrm{MultiHead}(Q, K, V) = \mathrm{Concat}(\mathrm{head}_1, \dots, \mathrm{head}_h)W^O"
+    "document 4.2",
+    r"\mathrm{MultiHead}(Q, K, V) = \mathrm{Concat}(\mathrm{head}_1, \dots, \mathrm{head}_h)W^O",
 )
 def multi_head_attention(
     Q: Any,

@@ -1,4 +1,4 @@
-"""The equations of the simple layers: linear, feed-forward, embedding, dropout."""
+"""The equations of the simple layers: linear, feed-forward with and without gate, embedding, dropout."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from ..autograd import formula, raw
 from ..backend import to_numpy, xp
 from ..ops import relu, take
+from .activations import silu
 
-__all__ = ["dropout", "embedding", "feed_forward", "linear"]
+__all__ = ["dropout", "embedding", "feed_forward", "gated_feed_forward", "linear"]
 
 
 @formula("document 4.2", r"xW + b")
@@ -83,6 +84,52 @@ def feed_forward(
            [2.]])
     """
     return linear(activation(linear(x, W_1, b_1)), W_2, b_2)
+
+
+@formula("Shazeer 2020", r"\mathrm{FFN}(x) = (\varphi(xW) \odot xV)W_2")
+def gated_feed_forward(
+    x: Any,
+    W: Any,
+    V: Any,
+    W_2: Any,
+    b: Any = None,
+    c: Any = None,
+    b_2: Any = None,
+    activation: Callable[[Any], Any] = silu,
+) -> Any:
+    r"""Feed-forward with a gate: one linear map, activated, scales the features of another.
+
+    .. math:: \mathrm{FFN}(x) = (\varphi(xW + b) \odot (xV + c))W_2 + b_2
+
+    With `silu` it is SwiGLU, the feed-forward of Llama; with `gelu_tanh` it is GEGLU, that of T5 v1.1.
+
+    Parameters
+    ----------
+    x : Tensor or array, shape (..., d_model)
+    W, V : Tensor or array, shape (d_model, d_ff)
+    W_2 : Tensor or array, shape (d_ff, d_model)
+    b, c : Tensor or array, shape (d_ff,), optional
+    b_2 : Tensor or array, shape (d_model,), optional
+    activation : callable
+        :math:`\varphi`, of the gate.
+
+    Returns
+    -------
+    Tensor or array, shape (..., d_model)
+
+    Notes
+    -----
+    Source: Shazeer, GLU Variants Improve Transformer, 2020, equation 6.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> W, V, W_2 = np.array([[1.0]]), np.array([[10.0]]), np.array([[0.1]])
+    >>> tt.gated_feed_forward(np.array([[-3.0], [2.0]]), W, V, W_2, activation=tt.relu)
+    array([[0.],
+           [4.]])
+    """
+    return linear(activation(linear(x, W, b)) * linear(x, V, c), W_2, b_2)
 
 
 @formula("document 5.1", r"E_{\mathrm{id}}")

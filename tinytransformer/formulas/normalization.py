@@ -7,7 +7,7 @@ from typing import Any
 from ..autograd import formula
 from ..ops import mean, sqrt, var
 
-__all__ = ["layer_norm"]
+__all__ = ["layer_norm", "rms_norm"]
 
 
 @formula("Ba et al. 2016", r"\gamma \odot \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta")
@@ -44,3 +44,37 @@ def layer_norm(x: Any, gamma: Any, beta: Any, eps: float = 1e-5) -> Any:
     mu = mean(x, axis=-1, keepdims=True)
     sigma2 = var(x, axis=-1, keepdims=True)
     return gamma * (x - mu) / sqrt(sigma2 + eps) + beta
+
+
+@formula("Zhang & Sennrich 2019", r"\gamma \odot \frac{x}{\sqrt{\frac1d \sum_i x_i^2 + \epsilon}}")
+def rms_norm(x: Any, gamma: Any, eps: float = 1e-6) -> Any:
+    r"""Divide the features of each position by their root mean square, then scale them.
+
+    .. math:: \gamma \odot \frac{x}{\sqrt{\frac1d \sum_i x_i^2 + \epsilon}}
+
+    Unlike `layer_norm` it subtracts no mean and adds no bias. T5 and Llama use it.
+
+    Parameters
+    ----------
+    x : Tensor or array, shape (..., d)
+    gamma : Tensor or array, shape (d,)
+        Gain.
+    eps : float
+        Added to the mean square, so that a row of zeros stays zero.
+
+    Returns
+    -------
+    Tensor or array
+        Of the shape and dtype of x.
+
+    Notes
+    -----
+    Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019, equation 4.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.rms_norm(np.array([[3.0, -4.0, 0.0, 0.0]]), np.ones(4)).round(3)
+    array([[ 1.2, -1.6,  0. ,  0. ]])
+    """
+    return gamma * x / sqrt(mean(x * x, axis=-1, keepdims=True) + eps)

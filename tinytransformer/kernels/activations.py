@@ -20,7 +20,7 @@ class GELU:
         """Compute y block by block; save x and Phi(x), which costs more than all else."""
         if not fusible(x):
             return NotImplemented
-        flat = x.reshape(-1)
+        flat = x.reshape(x.size)
         y, Phi = xp.empty(flat.shape, x.dtype), xp.empty(flat.shape, x.dtype)
         for block in blocks(flat.size):
             p = xp.multiply(flat[block], math.sqrt(0.5), out=Phi[block])
@@ -34,7 +34,7 @@ class GELU:
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
         """Return dx = g (Phi + x Phi')."""
         x, Phi = saved
-        g = g.reshape(-1)
+        g = g.reshape(x.shape)
         dx = xp.empty(x.shape, x.dtype)
         for block in blocks(x.size):
             d = xp.multiply(x[block], x[block], out=dx[block])
@@ -60,7 +60,7 @@ class GELUTanh:
         """Compute y block by block; save x alone, for tanh costs less than the memory of its result."""
         if not fusible(x):
             return NotImplemented
-        flat = x.reshape(-1)
+        flat = x.reshape(x.size)
         y = xp.empty(flat.shape, x.dtype)
         for block in blocks(flat.size):
             t = xp.multiply(flat[block], flat[block], out=y[block])
@@ -78,7 +78,7 @@ class GELUTanh:
     @staticmethod
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
         """Return dx = g (1 + t) (1 + (1 - t) x u') / 2, with t computed again."""
-        x, g = saved, g.reshape(-1)
+        x, g = saved, g.reshape(saved.shape)
         dx = xp.empty(x.shape, x.dtype)
         for block in blocks(x.size):
             t, slope = (scratch(name, x[block].shape, x.dtype) for name in ("tanh", "slope"))

@@ -20,75 +20,110 @@ ROWS = 32  # fewer queries at once than this make matrix products slow
 
 @attention.kernel
 class Attention:
-    """o_i = sum_j e_ij v_j / Z_i with e_ij = M_ij exp(q_i k_j / sqrt(d_k) - m_i) and Z_i = sum_j e_ij.
+    """o_i = sum_j e_ij v_j / Z_i with e_ij = M_ij exp(c q_i k_j + B_ij - m_i) and Z_i = sum_j e_ij.
 
-    Scores are computed tile by tile, and again in the backward: no array (T_q, T_k) is kept.
+    Scores are computed tile by tile, and again in the backward: no array (T_q, T_k) is kept. Where a group
+    of heads shares keys and values, its queries stand below each other for the products with them.
     """
 
     @staticmethod
-    def forward(Q: Any, K: Any, V: Any, mask: Any = None) -> Any:
+    def forward(Q: Any, K: Any, V: Any, mask: Any = None, bias: Any = None, scale: Any = None) -> Any:
         """Compute o; save the inputs, m and Z."""
         if not (fusible(Q, K, V) and 2 <= Q.ndim <= 4 and Q.size and K.size and V.size):
             return NotImplemented
         T_q, T_k = Q.shape[-2], K.shape[-2]
-        if K.shape != (*Q.shape[:-2], T_k, Q.shape[-1]) or V.shape[:-1] != K.shape[:-1]:
+        if K.ndim != Q.ndim or K.shape[-1] != Q.shape[-1] or V.shape[:-1] != K.shape[:-1]:
+            return NotImplemented
+        shared = Q.ndim == 4 and K.shape[0] == Q.shape[0] and Q.shape[1] % K.shape[1] == 0
+        if not (shared or K.shape[:-2] == Q.shape[:-2]):
+            return NotImplemented
+        if bias is not None and not (fusible(Q, bias) and bias.ndim == Q.ndim == 4 and fits(bias, Q, T_k)):
             return NotImplemented
         M = None if mask is None else _with_axes(fitted(mask, (*Q.shape[:-1], T_k)), 4)
         o = xp.empty_like(Q, shape=(*Q.shape[:-1], V.shape[-1]))  # laid out as Q: to merge heads is free
-        q, k, v, out = (_with_axes(array, 4) for array in (Q, K, V, o))  # (batch, heads, T, d)
+        k, v = _with_axes(K, 4), _with_axes(V, 4)  # (batch, groups, T_k, d)
+        q, out, M, B = (grouped(array, k) for array in (Q, o, M, bias))  # (batch, groups, heads, T_q, ...)
+        c = 1 / math.sqrt(Q.shape[-1]) if scale is None else scale
         causal = mask is not None and mask.is_causal and mask.shape[-2:] == (T_q, T_k)
         Z = xp.empty((*q.shape[:-1], 1), Q.dtype)
-        m = None if bounded(q, k) else xp.empty_like(Z)
+        m = None if bounded(q, k, B, c) else xp.empty_like(Z)
         for tile in tiles(*q.shape[:-1], T_k, causal):
             at, keys = tile
-            e = exponentials(q, k, M, m, tile, first=True)
+            e = exponentials(q, k, M, B, m, c, tile, first=True)
             Z[at] = sums(e)
             Z[at] += Z[at] == 0  # nothing allowed: 0 / 1
-            xp.matmul(e, v[keys], out=out[at])
+            xp.matmul(e, v[keys][:, :, None], out=out[at])
         out /= Z
-        return o, (Q, K, V, M, m, Z, causal)
+        return o, (Q, K, V, M, bias, m, c, Z, causal)
 
-    # With P = e / Z, S = q k^T / sqrt(d_k), O = P v and g = dL/dO, for each head:
+    # With P = e / Z, S = c q k^T + B, O = P v and g = dL/dO, for each head:
     #   dL/dV = P^T g,  dL/dP = g V^T,
     #   dL/dS = P (dL/dP - rowsum(P dL/dP)) = P (dL/dP - rowsum(O g)), as rows of the softmax,
-    #   dL/dQ = dL/dS K / sqrt(d_k),  dL/dK = dL/dS^T Q / sqrt(d_k)
-    # 1/Z goes into g, which is smaller than P: P^T g = e^T (g/Z), and so on.
+    #   dL/dQ = c dL/dS K,  dL/dK = c dL/dS^T Q,  dL/dB = dL/dS
+    # 1/Z goes into g, which is smaller than P: P^T g = e^T (g/Z), and so on. What heads or sequences share
+    # gets the sum: K and V from a product with the rows of all heads of their group, B from adding up.
     @staticmethod
     def backward(g: Any, o: Any, saved: Any, needs: list[bool]) -> Any:
-        """Compute each tile's e again and from it its part of dQ, dK and dV."""
-        Q, K, V, M, m, Z, causal = saved
+        """Compute each tile's e again and from it its part of dQ, dK, dV and dB."""
+        Q, K, V, M, bias, m, c, Z, causal = saved
         gradients = [xp.empty_like(a) if need else None for a, need in zip((Q, K, V), needs, strict=False)]
-        q, k, v, g, o = (_with_axes(array, 4) for array in (Q, K, V, g, o))
-        dQ, dK, dV = (None if array is None else _with_axes(array, 4) for array in gradients)
+        gradients += [None, xp.zeros_like(bias) if any(needs[3:]) else None]
+        k, v, dK, dV = (None if a is None else _with_axes(a, 4) for a in (K, V, *gradients[1:3]))
+        q, g, o, B, dQ, dB = (grouped(a, k) for a in (Q, g, o, bias, gradients[0], gradients[4]))
         for tile in tiles(*q.shape[:-1], k.shape[2], causal):
             at, keys = tile
-            whole = at[2].stop == q.shape[2]  # the first tile of these heads, which has all their keys
-            e = exponentials(q, k, M, m, tile)
+            whole = at[3].stop == q.shape[3]  # the first tile of these heads, which has all their keys
+            e = exponentials(q, k, M, B, m, c, tile)
             g_Z = xp.divide(g[at], Z[at], out=scratch("g/Z", g[at].shape, g.dtype))
             if dV is not None:
-                product_into(dV[keys], e.mT, g_Z, whole)
-            if dQ is None and dK is None:
+                product_into(dV[keys], stacked(e).mT, stacked(g_Z), whole)
+            if dQ is None and dK is None and dB is None:
                 continue
-            dS = xp.matmul(g_Z, v[keys].mT, out=scratch("dS", e.shape, e.dtype))
+            dS = scratch("dS", e.shape, e.dtype)
+            xp.matmul(stacked(g_Z), v[keys].mT, out=stacked(dS))
             g_Z *= o[at]
             dS -= sums(g_Z)
             dS *= e
             if dQ is not None:
-                xp.matmul(dS, k[keys], out=dQ[at])
-                dQ[at] *= scale(q)
+                xp.matmul(dS, k[keys][:, :, None], out=dQ[at])
+                dQ[at] *= c
             if dK is not None:
-                product_into(dK[keys], dS.mT, scaled(q, at), whole)
+                product_into(dK[keys], stacked(dS).mT, stacked(scaled(q, c, at)), whole)
+            if dB is not None:
+                part = within(dB, tile)
+                part += dS.sum(axis=tuple(axis for axis in range(5) if dB.shape[axis] == 1), keepdims=True)
         return gradients
 
 
-def scale(q: Any) -> float:
-    """1 / sqrt(d_k)."""
-    return 1 / math.sqrt(q.shape[-1])
+def fits(bias: Any, Q: Any, T_k: int) -> bool:
+    """Return True if the bias broadcasts to the scores, rather than they to it."""
+    return all(n in (1, m) for n, m in zip(bias.shape, (*Q.shape[:-1], T_k), strict=True))
 
 
-def scaled(q: Any, at: Any) -> Any:
-    """Return the queries of a tile, divided by sqrt(d_k)."""
-    return xp.multiply(q[at], scale(q), out=scratch("queries", q[at].shape, q.dtype))
+def grouped(x: Any, k: Any) -> Any:
+    """Part the heads of x into as many groups as k has heads: (batch, groups, heads of each, T, n)."""
+    if x is None:
+        return None
+    batch, heads, *rest = _with_axes(x, 4).shape
+    groups = k.shape[1] if heads > 1 else 1  # a single head of a mask or bias stands for all
+    return x.reshape(batch, groups, heads // groups, *rest)
+
+
+def stacked(x: Any) -> Any:
+    """Put the rows of the heads of each group below each other: (batch, groups, heads * rows, n)."""
+    batch, groups, heads, rows, n = x.shape
+    return x.reshape(batch, groups, heads * rows, n)
+
+
+def within(x: Any, tile: Any) -> Any:
+    """Return the part of a mask or bias that belongs to a tile; an axis of length 1 stands for any."""
+    at, keys = tile
+    return x[tuple(s if n > 1 else slice(None) for s, n in zip((*at, keys[2]), x.shape, strict=True))]
+
+
+def scaled(q: Any, c: float, at: Any) -> Any:
+    """Return c times the queries of a tile."""
+    return xp.multiply(q[at], c, out=scratch("queries", q[at].shape, q.dtype))
 
 
 def product_into(out: Any, a: Any, b: Any, first: bool) -> None:
@@ -99,46 +134,51 @@ def product_into(out: Any, a: Any, b: Any, first: bool) -> None:
         out += xp.matmul(a, b, out=scratch("product", out.shape, out.dtype))
 
 
-def bounded(q: Any, k: Any) -> bool:
+def bounded(q: Any, k: Any, B: Any, c: float) -> bool:
     """Return True if no score can be too large to exponentiate as it is, for |q k| <= |q| |k|.
 
     With few queries it is quicker to find the largest score, and the host should not wait for a GPU.
     """
-    if xp.module is not numpy or q.shape[2] < q.shape[3]:
+    if xp.module is not numpy or q.shape[3] < q.shape[4]:
         return False
+    room = LIMIT if B is None else LIMIT - abs(B).max()
     with numpy.errstate(over="ignore"):
-        return bool(numpy.vecdot(q, q).max() * numpy.vecdot(k, k).max() * scale(q) ** 2 < LIMIT**2)
+        largest_square = numpy.vecdot(q, q).max() * numpy.vecdot(k, k).max() * c**2
+    return bool(room > 0 and largest_square < room**2)
 
 
-def tiles(batch: int, heads: int, T_q: int, T_k: int, causal: bool) -> Iterator[tuple[Any, Any]]:
-    """Yield the places of queries and of keys, tile by tile; of each head the last queries first.
+def tiles(batch: int, groups: int, heads: int, T_q: int, T_k: int, causal: bool) -> Iterator[tuple[Any, Any]]:
+    """Yield the places of queries and of keys, tile by tile; of each group the last queries first.
 
     Under a causal mask a tile ends at the last key that its last query may attend to: with four tiles a
     head, three eighths of the scores are never computed.
     """
     on_host = xp.module is numpy
-    tile = TILE if on_host else batch * heads * T_q * T_k
-    rows = min(T_q, max(ROWS, tile // T_k))
+    tile = TILE if on_host else batch * groups * heads * T_q * T_k
+    rows = min(T_q, max(ROWS, tile // (heads * T_k)))
     if on_host and causal:
         rows = min(rows, max(ROWS, -(-T_q // 4)))
-    items = max(1, tile // (rows * T_k))
-    for b in range(0, batch, max(1, items // heads)):
-        some = slice(b, min(b + max(1, items // heads), batch))
-        for h in range(0, heads, items):
+    items = max(1, tile // (heads * rows * T_k))
+    for b in range(0, batch, max(1, items // groups)):
+        some = slice(b, min(b + max(1, items // groups), batch))
+        for h in range(0, groups, items):
             for r in reversed(range(0, T_q, rows)):
                 stop = min(r + rows, T_q)
                 keys = stop + T_k - T_q if causal else T_k
-                yield (some, slice(h, h + items), slice(r, stop)), (some, slice(h, h + items), slice(0, keys))
+                those = some, slice(h, h + items)
+                yield (*those, slice(None), slice(r, stop)), (*those, slice(0, keys))
 
 
-def exponentials(q: Any, k: Any, M: Any, m: Any, tile: Any, first: bool = False) -> Any:
+def exponentials(q: Any, k: Any, M: Any, B: Any, m: Any, c: float, tile: Any, first: bool = False) -> Any:
     """Return e of one tile: exp of the scores, less m unless that is None, or 0 where the mask forbids."""
     at, keys = tile
-    queries = scaled(q, at)
-    e = scratch("e", (*queries.shape[:-1], keys[2].stop), q.dtype)
-    xp.matmul(queries, k[keys].mT, out=e)
-    if M is not None:  # an axis of length 1 stands for any
-        M = M[tuple(s if n > 1 else slice(None) for s, n in zip((*at, keys[2]), M.shape, strict=True))]
+    queries = scaled(q, c, at)
+    e = scratch("e", (*queries.shape[:-1], keys[2].stop), q.dtype)  # (batch, groups, heads, rows, keys)
+    xp.matmul(stacked(queries), k[keys].mT, out=stacked(e))
+    if B is not None:
+        e += within(B, tile)
+    if M is not None:
+        M = within(M, tile)
     if m is None:
         xp.exp(e, out=e)
         if M is not None:

@@ -27,9 +27,9 @@ class Embedding:
     def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
         """Add each row of g to the row of dW it came from; rows that were taken twice are added to twice."""
         ids, (V, d) = saved
-        g, starts = g.reshape(ids.size, d), ids.reshape(-1, 1).astype(xp.intp) * d
+        g, starts = g.reshape(ids.size, d), ids.reshape(ids.size, 1).astype(xp.intp) * d
         dW = xp.zeros(V * d, g.dtype)
         columns = xp.arange(d)
         for block in blocks(ids.size, d):  # entry by entry: `add.at` is five times slower on whole rows
-            xp.add.at(dW, (starts[block] + columns).reshape(-1), g[block].reshape(-1))
+            xp.add.at(dW, (starts[block] + columns).ravel(), g[block].ravel())
         return None, dW.reshape(V, d)

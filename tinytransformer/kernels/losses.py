@@ -24,7 +24,7 @@ class CrossEntropy:
         reduction: str = "mean",
     ) -> Any:
         """Compute the losses; save one number for each row, and no array of the size of the logits."""
-        if not fusible(logits) or not logits.ndim or not logits.shape[-1]:
+        if not fusible(logits):
             return NotImplemented
         y = checked_targets(logits, targets, ignore_index, reduction).reshape(-1)
         V, eps = logits.shape[-1], label_smoothing
@@ -34,7 +34,7 @@ class CrossEntropy:
         log_total = xp.empty((y.size, 1), z.dtype)
         for block in blocks(y.size, V):
             log_total[block] = log_sums(z[block], scratch("exponentials", z[block].shape, z.dtype))
-        expected = (1 - eps) * xp.take_along_axis(z, y[:, None], axis=-1)
+        expected = (1 - eps) * xp.take_along_axis(z, y[:, None], axis=1)
         if eps:
             expected += eps / V * sums(z)
         losses = xp.where(counted, (log_total - expected)[:, 0], 0)
@@ -52,7 +52,7 @@ class CrossEntropy:
     def backward(g: Any, out: Any, saved: Any, needs: list[bool]) -> Any:
         """Return dz = g w (p - target), with p = e^(z - log_total) computed in the array of dz."""
         z, y, log_total, weights, eps, shape = saved
-        weights = weights * g.reshape(-1, 1)  # (n, 1)
+        weights = weights * g.reshape(g.size, 1)  # (n, 1)
         dz = xp.empty(z.shape, z.dtype)
         for block in blocks(*z.shape):
             d = xp.subtract(z[block], log_total[block], out=dz[block])

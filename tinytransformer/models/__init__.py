@@ -1,6 +1,37 @@
 """Language models, one file each."""
 
+from .bert import BERT, BERTConfig, BERTOutput
+from .bert_heads import (
+    BERTForMaskedLM,
+    BERTForNextSentence,
+    BERTForPretraining,
+    BERTForQuestionAnswering,
+    BERTForSequenceClassification,
+    BERTForTokenClassification,
+    BERTPretrainingOutput,
+    BERTSpanOutput,
+)
 from .gpt import GPT, GPTConfig
 from .ngram import NGram
+from .source import GivenSource
+from .transformer import Transformer, TransformerConfig
 
-__all__ = ["GPT", "GPTConfig", "NGram"]
+__all__ = [
+    "BERT",
+    "GPT",
+    "BERTConfig",
+    "BERTForMaskedLM",
+    "BERTForNextSentence",
+    "BERTForPretraining",
+    "BERTForQuestionAnswering",
+    "BERTForSequenceClassification",
+    "BERTForTokenClassification",
+    "BERTOutput",
+    "BERTPretrainingOutput",
+    "BERTSpanOutput",
+    "GPTConfig",
+    "GivenSource",
+    "NGram",
+    "Transformer",
+    "TransformerConfig",
+]

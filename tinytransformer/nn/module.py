@@ -156,6 +156,21 @@ class Module:
         """Switch to evaluation: dropout off. Return the Module."""
         return self.train(False)
 
+    def requires_grad_(self, requires_grad: bool = True) -> Module:
+        """Let every Parameter be trained or, with False, freeze it; return the Module.
+
+        A frozen Parameter gets no gradient, and what depends on frozen ones alone records no graph.
+
+        Examples
+        --------
+        >>> import tinytransformer as tt
+        >>> tt.nn.Linear(2, 3).requires_grad_(False)(tt.ones((5, 2))).requires_grad
+        False
+        """
+        for p in self.parameters():
+            p.requires_grad_(requires_grad)
+        return self
+
     def zero_grad(self) -> None:
         """Forget the gradients: ``grad`` of each Parameter becomes None."""
         for p in self.parameters():

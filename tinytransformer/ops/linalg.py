@@ -6,7 +6,7 @@ from string import ascii_letters
 
 from ..autograd import primitive, raw
 from ..backend import xp
-from .shapes import expand_dims, reshape, swapaxes
+from .shapes import expand_dims, reshape
 
 __all__ = ["einsum", "matmul"]
 

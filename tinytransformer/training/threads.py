@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy
@@ -32,8 +34,7 @@ class BatchThreads:
     >>> from tinytransformer.models import GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=11, context_length=5, d_model=8, num_heads=2))
     >>> ids = numpy.arange(24).reshape(4, 6) % 11
-    >>> with BatchThreads(model, threads=2) as batch:
-    ...     loss = batch.add_gradients(ids[:, :-1], ids[:, 1:])
+    >>> loss = BatchThreads(model, threads=2).add(ids[:, :-1], ids[:, 1:])
     >>> model.norm.weight.grad.shape
     (8,)
     """
@@ -41,19 +42,15 @@ class BatchThreads:
     def __init__(self, model: GPT, threads: int):
         self.model = model
         self.threads = 1 if model.config.dropout else threads
+        self.pool = ThreadPoolExecutor(self.threads)  # its threads start when they are first needed
 
-    def __enter__(self) -> BatchThreads:
+    def one_blas_thread(self) -> AbstractContextManager:
+        """Keep BLAS from dividing products again while several threads are at work."""
         from threadpoolctl import threadpool_limits
 
-        self.pool = ThreadPoolExecutor(self.threads)
-        self.limits = threadpool_limits(1 if self.threads > 1 else None, user_api="blas")
-        return self
+        return threadpool_limits(1, user_api="blas") if self.threads > 1 else nullcontext()
 
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown()
-        self.limits.restore_original_limits()
-
-    def add_gradients(self, inputs: Any, targets: Any, scale: float = 1.0) -> float:
+    def add(self, inputs: Any, targets: Any, scale: float = 1.0) -> float:
         """Add the gradient of ``scale`` times the mean loss to each parameter's ``grad``.
 
         Parameters
@@ -78,9 +75,11 @@ class BatchThreads:
             loss = self.model.loss(inputs[rows], targets[rows]) * share
             return loss.item(), grad(loss, parameters)
 
-        rows = numpy.array_split(numpy.arange(len(inputs)), min(self.threads, len(inputs)))
         total = 0.0
-        for loss, gradients in self.pool.map(part, rows):
+        parts = numpy.array_split(numpy.arange(len(inputs)), min(self.threads, len(inputs)))
+        # NumPy's error handling is part of the context: each thread takes it over
+        for done in [self.pool.submit(contextvars.copy_context().run, part, rows) for rows in parts]:
+            loss, gradients = done.result()
             total += loss
             for p, g in zip(parameters, gradients, strict=True):
                 accumulate(p, g)

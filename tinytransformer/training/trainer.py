@@ -23,6 +23,7 @@ from ..text import Batches, Tokenizer
 from .checkpoint import Checkpoint, CheckpointError, checkpoints_in, save_checkpoint
 from .evaluation import evaluate
 from .log import Log
+from .threads import BatchThreads
 
 __all__ = ["NonFiniteError", "Trainer", "TrainingSettings", "first_non_finite", "steps_within"]
 
@@ -59,6 +60,8 @@ class TrainingSettings:
         Largest norm of the gradient of all parameters together.
     accumulate : int
         Batches whose gradients are added up before one step.
+    threads : int
+        Threads that share a batch, each with some of its sequences; with 1 BLAS uses its own.
     seed : int
         Of the data order.
     evaluate_every, checkpoint_every : int
@@ -88,16 +91,18 @@ class TrainingSettings:
     weight_decay: float = 0.1
     clip: float = 1.0
     accumulate: int = 1
+    threads: int = 1
     seed: int = 0
-    evaluate_every: int = 250
-    checkpoint_every: int = 250
-    evaluate_tokens: int = 16384
+    evaluate_every: int = 500
+    checkpoint_every: int = 500
+    evaluate_tokens: int = 8192
 
     def __post_init__(self) -> None:
         for name in (
             "steps",
             "batch_size",
             "accumulate",
+            "threads",
             "evaluate_every",
             "checkpoint_every",
             "evaluate_tokens",
@@ -195,6 +200,7 @@ class Trainer:
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
         )
+        self.gradients = BatchThreads(model, settings.threads)
         self.learning_rate = settings.learning_rates()
         self.log = None if self.folder is None else Log(self.folder / log_name)
         self.step = 0
@@ -217,7 +223,7 @@ class Trainer:
         settings = self.settings
         self._open_folder()
         started = time.perf_counter() - self.seconds
-        with _Interrupt() as interrupt, _bar(self, progress) as bar:
+        with self.gradients.one_blas_thread(), _Interrupt() as interrupt, _bar(self, progress) as bar:
             while self.step < settings.steps:
                 row = self.train_step()
                 self.seconds = time.perf_counter() - started
@@ -263,11 +269,9 @@ class Trainer:
             for part in range(settings.accumulate):
                 inputs, targets = self.batches(self.step * settings.accumulate + part)
                 drawn = self.model.rng.bit_generator.state
-                part_loss = self.model.loss(inputs, targets) / settings.accumulate
-                loss += part_loss.item()
+                loss += self.gradients.add(inputs, targets, 1 / settings.accumulate)
                 if not math.isfinite(loss):
                     raise NonFiniteError(self._what_broke("the loss", inputs, drawn))
-                part_loss.backward()
             norm = clip_grad_norm(self.model.parameters(), settings.clip)
             if not math.isfinite(norm):
                 raise NonFiniteError(self._what_broke("the gradient", inputs, drawn))
@@ -396,15 +400,18 @@ def first_non_finite(model: Module, inputs: Any) -> str:
 
         return watched_forward
 
-    watched = list(model.named_modules())
+    watched = [(name, m) for name, m in model.named_modules() if hasattr(m, "forward")]
+    own = [vars(m).get("forward") for _, m in watched]  # where a module has one beside its class's
     try:
         for name, module in watched:
-            module.__dict__["forward"] = watching(name, module.forward)
+            module.forward = watching(name, module.forward)
         with no_grad(), numpy.errstate(all="ignore"):
             model(inputs)
     finally:
-        for _, module in watched:
-            module.__dict__.pop("forward", None)
+        for (_, module), forward in zip(watched, own, strict=True):
+            del module.forward
+            if forward is not None:
+                module.forward = forward
     for name, finite in returned:
         if not finite:
             return f"layer {name or type(model).__name__}"
@@ -454,13 +461,15 @@ def steps_within(
     gradients = [p.grad for p in model.parameters()]
     model.zero_grad()
     times: list[float] = []
-    while len(times) < trials and sum(times) < seconds / 8:
-        start = time.perf_counter()
-        for _ in range(settings.accumulate):
-            model.loss(*batches(len(times))).backward()
-        clip_grad_norm(model.parameters(), settings.clip)
-        times.append(time.perf_counter() - start)
-        model.zero_grad()
+    threads = BatchThreads(model, settings.threads)
+    with threads.one_blas_thread():
+        while len(times) < trials and sum(times) < seconds / 8:
+            start = time.perf_counter()
+            for _ in range(settings.accumulate):
+                threads.add(*batches(len(times)))
+            clip_grad_norm(model.parameters(), settings.clip)
+            times.append(time.perf_counter() - start)
+            model.zero_grad()
     for p, gradient in zip(model.parameters(), gradients, strict=True):
         p.grad = gradient
     model.rng.bit_generator.state = rng_state

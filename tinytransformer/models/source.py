@@ -1,0 +1,55 @@
+"""What an encoder-decoder writes about a given source, as generation asks for it."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from ..autograd import raw
+from ..backend import module_of
+from ..ops import take
+
+__all__ = ["GivenSource", "SourceCache"]
+
+
+class SourceCache:
+    """What the encoder made of the source, for each row of a batch or one for all."""
+
+    def __init__(self) -> None:
+        self.memory: Any = None  # (batch, S, d_model)
+        self.mask: Any = None  # (batch, S), 0 at padding
+
+    def select(self, rows: Any) -> None:
+        """Keep these rows of the batch, in this order; one may be kept more than once, as beams are."""
+        if self.memory.shape[0] > 1:
+            self.memory = take(self.memory, module_of(raw(self.memory)).asarray(rows), axis=0)
+            self.mask = None if self.mask is None else self.mask[rows]
+
+
+class GivenSource:
+    """A model with its source filled in: what it writes is scored as a `LanguageModel` does.
+
+    Parameters
+    ----------
+    model : Module
+        Called as a `Transformer` is, and with its ``new_cache``.
+    vocab_size : int
+        Of what it writes.
+    input_ids : integer array, shape (batch, S)
+        A source for each prompt, or one for all. Several are told apart by the cache: without one,
+        generation would not know which of them go on.
+    attention_mask : array, shape (batch, S), optional
+        0 at padding.
+    """
+
+    def __init__(self, model: Any, vocab_size: int, input_ids: Any, attention_mask: Any = None):
+        self.model, self.input_ids, self.attention_mask = model, input_ids, attention_mask
+        self.config = SimpleNamespace(vocab_size=vocab_size, context_length=math.inf)
+        self.new_cache, self.modules = model.new_cache, model.modules
+
+    def __call__(
+        self, input_ids: Any, attention_mask: Any = None, positions: Any = None, cache: Any = None
+    ) -> Any:
+        """Return logits (batch, T, V) of target tokens."""
+        return self.model(self.input_ids, input_ids, self.attention_mask, attention_mask, positions, cache)
