@@ -31,7 +31,8 @@ def beside(parts: list[tuple[str, GraphDrawing]]) -> GraphDrawing:
         found = re.search(r'viewBox="0 0 (\d+) (\d+)"', drawing.svg)
         assert found
         part_width = max(float(found[1]), 9.0 * len(title))
-        inner = drawing.svg.replace("<svg ", f'<svg x="{x + (part_width - float(found[1])) / 2}" y="{title_height}" ')
+        left = x + (part_width - float(found[1])) / 2
+        inner = drawing.svg.replace("<svg ", f'<svg x="{left}" y="{title_height}" ')
         body += f'<text x="{x + part_width / 2}" y="26" font-size="14">{title}</text>{inner}'
         x += part_width + gap
         height = max(height, float(found[2]) + title_height)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import formula_cases_modern
 import numpy as np
 from cases import Case, Pick
 
@@ -164,6 +165,9 @@ for _name, _oracle in (("gelu", gelu), ("gelu_tanh", gelu_tanh)):
     case(_name, lambda pick: [np.append(pick.numbers((5,)), 0.0)], rounded(_oracle), "at 0")
 
 
+case("silu", lambda pick: [pick.numbers(())], rounded(lambda x: x / (1 + np.exp(-x))), "of a number")
+
+
 # --- layers ---------------------------------------------------------------------------------------------
 
 
@@ -301,7 +305,7 @@ def attention_weights(Q: np.ndarray, K: np.ndarray, allowed: Any = None) -> np.n
     for b in np.ndindex(batch):
         for i in range(T_q):
             fits = [sum(Q[b][i, c] * K[b][j, c] for c in range(d_k)) / math.sqrt(d_k) for j in range(T_k)]
-            largest = max(fits)
+            largest = max((fits[j] for j in range(T_k) if may[b][i, j]), default=0.0)
             total = sum(math.exp(fits[j] - largest) for j in range(T_k) if may[b][i, j])
             for j in range(T_k):
                 A[b][i, j] = math.exp(fits[j] - largest) / total if may[b][i, j] else 0.0
@@ -319,14 +323,19 @@ def attention(Q: np.ndarray, K: np.ndarray, V: np.ndarray, allowed: Any = None) 
 
 def attended(pick: Pick) -> list[Any]:
     """Queries, keys, values: 2 to 5 axes, other numbers of queries than of keys, other features in V."""
-    batch = pick.of((), (2,), (2, 3), (2, 3), (1, 1), (0, 3), (2, 1, 3))
+    batch = pick.of((), (2,), (2, 3), (3, 2), (1, 1), (0, 3), (2, 1, 3))
     T_q, T_k, d_k, d_v = pick.of(
         (5, 7, 2, 3), (5, 5, 3, 3), (1, 7, 3, 3), (5, 1, 2, 2), (3, 7, 5, 2), (7, 2, 1, 3)
     )
-    Q, K, V = (pick.numbers((*batch, *last)) for last in ((T_q, d_k), (T_k, d_k), (T_k, d_v)))
-    for x in pick.of((), (), (Q,), (K,), (Q, K)):  # now and then one query or key is very long
+    return [pick.numbers((*batch, *last)) for last in ((T_q, d_k), (T_k, d_k), (T_k, d_v))]
+
+
+def attended_by_long_vectors(pick: Pick) -> list[Any]:
+    """Some query or key is so long that float64 cannot hold the exponential of its scores."""
+    Q, K, V, allowed = attended_with_mask(pick)
+    for x in pick.of((Q,), (K,), (Q, K)):
         x[..., pick.integer(0, x.shape[-2] - 1), :] *= pick.of(20, 2000)
-    return [Q, K, V]
+    return [Q, K, V, allowed]
 
 
 def attended_with_mask(pick: Pick) -> list[Any]:
@@ -368,6 +377,14 @@ case(
 )
 case("attention", attended, rounded(attention))
 case("attention", attended_with_mask, rounded(attention), "with a mask", with_mask(tt.attention))
+case(
+    "attention",
+    attended_by_long_vectors,
+    rounded(attention),
+    "with long vectors and a mask",
+    with_mask(tt.attention),
+    order=0,  # too steep to measure
+)
 case("attention", broadcast_attended, rounded(attention), "with broadcasting")
 case(
     "attention",
@@ -566,3 +583,8 @@ case(
     "added to features",
     lambda x, positions: x + tt.sinusoidal_positions(positions, x.shape[-1], x.dtype),
 )
+
+
+# --- Llama and T5 ---------------------------------------------------------------------------------------
+
+CASES += formula_cases_modern.CASES

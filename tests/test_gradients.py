@@ -3,7 +3,7 @@
 import formula_cases
 import pytest
 from cases import CASES, CONVENTIONS, Pick
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_primitives import moved
 
@@ -12,6 +12,7 @@ from tinytransformer.autograd import FORMULAS, PRIMITIVES
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.order], ids=str)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_gradcheck(case, backend, data):
     pick = Pick.drawn(data)

@@ -46,6 +46,12 @@ def all_of(folder):
     }
 
 
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch):
+    """Leave out the plot at the end of a run, which takes longer than the run."""
+    monkeypatch.setattr("tinytransformer.plotting.loss_curve", lambda rows, path, **_: path.write_bytes(b""))
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a text and a run that was never stopped."""

@@ -208,6 +208,7 @@ class Primitive(Operation):
         self.__wrapped__ = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on arrays or Tensors; Tensors may be given by keyword too."""
         if kwargs and any(isinstance(v, Tensor) for v in kwargs.values()):
             args, kwargs = _by_position(self.function, args, kwargs)
         return self.apply(args, kwargs)
@@ -237,7 +238,8 @@ class Primitive(Operation):
             found = self.joint_rule(g, y, *args, **node.kwargs)
             if len(found) != len(args):
                 raise ValueError(
-                    f"the gradient rule of {self.name} returned {len(found)} gradients for {len(args)} arguments"
+                    f"the gradient rule of {self.name} returned {len(found)} gradients "
+                    f"for {len(args)} arguments"
                 )
             return [found[i] for i, _ in node.inputs]
         return [self._rule(i)(g, y, *args, **node.kwargs) for i, _ in node.inputs]
@@ -303,6 +305,7 @@ class Formula:
         self.__wrapped__ = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the kernel, or the formula where there is none or it declines."""
         if self.fused is None or not _switch.kernels:
             return self.function(*args, **kwargs)
         if kwargs and any(isinstance(v, Tensor) for v in kwargs.values()):
@@ -344,12 +347,12 @@ def primitive(function: Callable) -> Primitive:
 
 
 def formula(source: str, equation: str) -> Callable[[Callable], Formula]:
-    """Name the equation a function implements: where it comes from, and its LaTeX.
+    r"""Name the equation a function implements: where it comes from, and its LaTeX.
 
     Examples
     --------
     >>> import tinytransformer as tt
-    >>> @tt.formula("ReLU squared, So et al. 2021", r"\\max(x, 0)^2")
+    >>> @tt.formula("ReLU squared, So et al. 2021", r"\max(x, 0)^2")
     ... def squared_relu(x):
     ...     return tt.relu(x) ** 2
     >>> float(squared_relu(tt.tensor(3.0)))
@@ -502,14 +505,17 @@ def _refuse_changed(node: Node, output: Tensor) -> None:
 def _fit(g: Any, shape: tuple[int, ...], name: str) -> Any:
     aligned = (1,) * (g.ndim - len(shape)) + tuple(shape)
     if len(aligned) != g.ndim or any(n not in (1, m) for n, m in zip(aligned, g.shape, strict=True)):
-        raise ValueError(f"the gradient rule of {name} returned shape {g.shape} for an input of shape {shape}")
+        raise ValueError(
+            f"the gradient rule of {name} returned shape {g.shape} for an input of shape {shape}"
+        )
     return unbroadcast(g, shape)
 
 
 def accumulate(leaf: Tensor, g: Any) -> None:
     """Add a gradient to ``leaf.grad``."""
     if leaf.grad is None:
-        leaf.grad = Tensor._of(module_of(leaf.data).array(raw(g)))  # a copy: rules may hand one array to two inputs
+        # a copy, for a rule may hand one array to two inputs
+        leaf.grad = Tensor._of(module_of(leaf.data).array(raw(g)))
     else:
         leaf.grad.data += raw(g)
 

@@ -230,9 +230,7 @@ def train(
     folder = _output_folder(out, force)
     encoder = _tokenizer(text, tokenizer, vocab_size)
     model_config = dataclasses.replace(model_config, vocab_size=encoder.vocab_size)
-    with _new_folder_beside(
-        folder
-    ) as beside:  # nothing of an older run is touched until all is known to be good
+    with _new_folder_beside(folder) as beside:  # an older run stays until all is known to be good
         is_long = text is not None and text.stat().st_size > LONG_TEXT
         file = TokenFile.write(beside / "tokens.bin", encoder, _text(text), progress=is_long)
         train_tokens, validation_tokens = split(file.tokens, validation_fraction, context)
@@ -435,7 +433,9 @@ def _tokenizer(path: Path | None, kind: str, vocab_size: int) -> Any:
     if kind == "char":
         return CharacterTokenizer.train(_text(path))
     if kind == "byte":
-        next(iter(_text(path)))  # a file that is missing, empty or binary is told of before anything is written
+        next(
+            iter(_text(path))
+        )  # a file that is missing, empty or binary is told of before anything is written
         return ByteTokenizer()
 
     def beginning() -> Any:

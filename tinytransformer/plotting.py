@@ -565,18 +565,18 @@ def _columns(rows: list[int], edges: list[tuple[int, int]]) -> list[float]:
         neighbours[a].append(b)
         neighbours[b].append(a)
     x = [0.0] * len(rows)
-    for row in members:
-        for column, i in enumerate(row):
-            x[i] = column - (len(row) - 1) / 2
+    for boxes in members:
+        for column, i in enumerate(boxes):
+            x[i] = column - (len(boxes) - 1) / 2
     for sweep in range(24):
         order = members if sweep % 2 else members[::-1]
-        for row in order:
-            wanted = {i: sum(x[n] for n in neighbours[i]) / max(len(neighbours[i]), 1) for i in row}
-            row.sort(key=lambda i: (wanted[i], i))
-            for k, i in enumerate(row):
-                x[i] = wanted[i] if k == 0 else max(wanted[i], x[row[k - 1]] + 1)
-            shift = sum(wanted[i] - x[i] for i in row) / len(row)
-            for i in row:
+        for boxes in order:
+            wanted = {i: sum(x[n] for n in neighbours[i]) / max(len(neighbours[i]), 1) for i in boxes}
+            boxes.sort(key=lambda i: (wanted[i], i))
+            for k, i in enumerate(boxes):
+                x[i] = wanted[i] if k == 0 else max(wanted[i], x[boxes[k - 1]] + 1)
+            shift = sum(wanted[i] - x[i] for i in boxes) / len(boxes)
+            for i in boxes:
                 x[i] += shift
     return x
 
@@ -615,7 +615,7 @@ def _svg(texts: list[tuple[str, str, bool]], parents: list[list[int]], rows: lis
         start = (px[points[0]], py[points[0]] + box_height)
         curve = f"M{start[0]:.1f} {start[1]:.1f}"
         for i in points[1:]:
-            end = (px[i], py[i] if i < boxes else py[i] + box_height / 2)
+            end = (px[i], py[i] + (0 if i < boxes else box_height // 2))
             middle = (start[1] + end[1]) / 2
             curve += f"C{start[0]:.1f} {middle:.1f} {end[0]:.1f} {middle:.1f} {end[0]:.1f} {end[1]:.1f}"
             start = end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy
+import numpy as np
 
 from .backend import backend_name, is_array, module_of, move, to_numpy, xp
 
@@ -59,9 +59,9 @@ class Tensor:
         if not is_array(data):
             if isinstance(data, (list, tuple)):
                 data = _unwrap(data)
-            host = numpy.asarray(data)
-            if dtype is None and host.dtype == numpy.float64 and not _holds_float64(data):
-                dtype = numpy.float32  # the default for numbers that came without a dtype
+            host = np.asarray(data)
+            if dtype is None and host.dtype == np.float64 and not _holds_float64(data):
+                dtype = np.float32  # the default for numbers that came without a dtype
             if host.dtype.kind not in "biuf":
                 raise TypeError(f"Tensor: cannot be made of {type(data).__name__} holding {host.dtype}")
             data = xp.asarray(host, dtype=dtype)
@@ -117,7 +117,7 @@ class Tensor:
         return len(self.data)
 
     def __repr__(self) -> str:
-        numbers = numpy.array2string(to_numpy(self.data), prefix="Tensor(", separator=", ", threshold=60)
+        numbers = np.array2string(to_numpy(self.data), prefix="Tensor(", separator=", ", threshold=60)
         facts = f"shape={self.shape}, dtype={self.dtype}"
         if self.backend != "numpy":
             facts += f", backend={self.backend}"
@@ -129,7 +129,7 @@ class Tensor:
 
     # --- to Python and NumPy ---
 
-    def numpy(self) -> numpy.ndarray:
+    def numpy(self) -> np.ndarray:
         """Return the array on the host; read-only while the Tensor is part of a graph.
 
         Examples
@@ -144,8 +144,8 @@ class Tensor:
             array.flags.writeable = False
         return array
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
-        return numpy.array(self.numpy(), dtype=dtype, copy=copy)
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
         """Return the only entry as a Python number."""
@@ -405,7 +405,7 @@ class Tensor:
         """Drop axes of length 1."""
         return ops.squeeze(self, axis)
 
-    def clip(self, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
         """Limit the entries to an interval."""
         return ops.clip(self, min, max)
 
@@ -437,15 +437,15 @@ class Tensor:
         return self._without_graph("argmin", axis)
 
     def argsort(self, axis: int = -1) -> Tensor:
-        """Indices that sort along an axis."""
+        """Return the indices that sort along an axis."""
         return self._without_graph("argsort", axis)
 
     def any(self, axis: Any = None) -> Tensor:
-        """True where an entry is not zero."""
+        """Test whether any entry is not zero."""
         return self._without_graph("any", axis)
 
     def all(self, axis: Any = None) -> Tensor:
-        """True where no entry is zero."""
+        """Test whether no entry is zero."""
         return self._without_graph("all", axis)
 
 
@@ -460,11 +460,11 @@ def _holds_float64(data: Any) -> bool:
     """Return True if an array or a NumPy number asks for float64; Python's floats do not."""
     if isinstance(data, (list, tuple)):
         return any(_holds_float64(item) for item in data)
-    return getattr(data, "dtype", None) == numpy.float64
+    return getattr(data, "dtype", None) == np.float64
 
 
 def _rebuild(kind: type, data: Any, requires_grad: bool) -> Tensor:
-    made = Tensor.__new__(kind)
+    made: Tensor = Tensor.__new__(kind)
     made.data, made.grad, made.node, made.changed = data, None, None, 0
     made.requires_grad = requires_grad
     return made
@@ -493,17 +493,17 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     return made
 
 
-def zeros(shape: Any, dtype: Any = numpy.float32, requires_grad: bool = False) -> Tensor:
+def zeros(shape: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
     """Make a Tensor of zeros on the default backend."""
     return Tensor(xp.zeros(shape, dtype), requires_grad=requires_grad)
 
 
-def ones(shape: Any, dtype: Any = numpy.float32, requires_grad: bool = False) -> Tensor:
+def ones(shape: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
     """Make a Tensor of ones on the default backend."""
     return Tensor(xp.ones(shape, dtype), requires_grad=requires_grad)
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = numpy.float32, requires_grad: bool = False) -> Tensor:
+def full(shape: Any, fill_value: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
     """Make a Tensor of one value on the default backend."""
     return Tensor(xp.full(shape, fill_value, dtype), requires_grad=requires_grad)
 
@@ -513,7 +513,7 @@ def arange(*bounds: Any, dtype: Any = None) -> Tensor:
     return Tensor(xp.arange(*bounds, dtype=dtype))
 
 
-def eye(n: int, m: int | None = None, dtype: Any = numpy.float32) -> Tensor:
+def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
     """Make the identity matrix (n, m)."""
     return Tensor(xp.eye(n, m, dtype=dtype))
 

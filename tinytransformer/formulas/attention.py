@@ -179,7 +179,7 @@ def merge_heads(x: Any) -> Any:
 
 
 def repeat_heads(x: Any, Q: Any) -> Any:
-    """Repeat heads of keys or values, each for its group of the heads of Q: (..., h, T, d) for h = those of Q.
+    """Repeat each head of keys or values for the heads of Q that share it: (..., heads of Q, T, d).
 
     What has as many heads as Q already, or a single one for all, is returned as it is.
 
@@ -230,14 +230,16 @@ def multi_head_attention(
         \mathrm{MultiHead}(Q, K, V) &= \mathrm{Concat}(\mathrm{head}_1, \dots, \mathrm{head}_h)W^O \\
         \mathrm{head}_i &= \mathrm{Attention}(QW_i^Q, KW_i^K, VW_i^V)
 
-    The h matrices :math:`W_i` stand side by side in one W; biases are optional.
+    The h matrices :math:`W_i` stand side by side in one W; biases are optional. With fewer matrices for keys
+    and values than for queries, each serves a group of heads.
 
     Parameters
     ----------
     Q : Tensor or array, shape (batch, T_q, d_model)
     K, V : Tensor or array, shape (batch, T_k, d_model)
-    W_Q, W_K : Tensor or array, shape (d_model, h d_k)
-    W_V : Tensor or array, shape (d_model, h d_v)
+    W_Q : Tensor or array, shape (d_model, h d_k)
+    W_K : Tensor or array, shape (d_model, h d_k), or (d_model, g d_k) for g groups
+    W_V : Tensor or array, shape (d_model, h d_v), or (d_model, g d_v)
     W_O : Tensor or array, shape (h d_v, d_model)
     b_Q, b_K, b_V, b_O : Tensor or array, optional
         Biases, of the length of the second axis of their matrix.
@@ -267,6 +269,7 @@ def multi_head_attention(
     (2, 5, 6)
     """
     q = split_heads(linear(Q, W_Q, b_Q), heads)  # (batch, h, T_q, d_k)
-    k = split_heads(linear(K, W_K, b_K), heads)  # (batch, h, T_k, d_k)
-    v = split_heads(linear(V, W_V, b_V), heads)  # (batch, h, T_k, d_v)
+    groups = W_K.shape[1] // q.shape[3]
+    k = split_heads(linear(K, W_K, b_K), groups)  # (batch, g, T_k, d_k)
+    v = split_heads(linear(V, W_V, b_V), groups)  # (batch, g, T_k, d_v)
     return linear(merge_heads(attention(q, k, v, mask)), W_O, b_O)  # (batch, T_q, d_model)

@@ -137,7 +137,7 @@ def rotation(x: Any, positions: Any, theta: float) -> tuple[Any, Any]:
 def relative_position_bucket(
     distance: Any, bidirectional: bool = True, buckets: int = 32, max_distance: int = 128
 ) -> Any:
-    r"""Which of a few buckets a distance falls into: near distances one each, far ones on a logarithmic scale.
+    r"""Which of a few buckets a distance falls into: one for each near one, fewer and fewer for far ones.
 
     .. math::
         b(n) = \begin{cases} n & n < E \\

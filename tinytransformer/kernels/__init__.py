@@ -5,6 +5,16 @@ was not written for, such as mixed dtypes. What it computes is written above it 
 it fast is one of three things: large matrix products, work in place, and blocks that fit the cache.
 """
 
-from . import activations, attention, dropout, embedding, linear, losses, normalization, softmax
+from . import activations, attention, dropout, embedding, linear, losses, normalization, positions, softmax
 
-__all__ = ["activations", "attention", "dropout", "embedding", "linear", "losses", "normalization", "softmax"]
+__all__ = [
+    "activations",
+    "attention",
+    "dropout",
+    "embedding",
+    "linear",
+    "losses",
+    "normalization",
+    "positions",
+    "softmax",
+]

@@ -1,4 +1,4 @@
-"""The kernels of ``gelu`` and ``gelu_tanh``."""
+"""The kernels of ``gelu``, ``gelu_tanh`` and ``silu``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..backend import xp
-from ..formulas import gelu, gelu_tanh
+from ..formulas import gelu, gelu_tanh, silu
 from ..ops.special import erf_array
 from .common import blocks, fusible, scratch
 
@@ -98,3 +98,44 @@ class GELUTanh:
             d *= 0.5
             d *= g[block]
         return [dx.reshape(y.shape)]
+
+
+@silu.kernel
+class SiLU:
+    """y = x s with the sigmoid s = (1 + tanh(x / 2)) / 2, which does not overflow."""
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        """Compute y block by block; save x alone."""
+        if not fusible(x):
+            return NotImplemented
+        flat = x.reshape(x.size)
+        y = xp.empty(flat.shape, x.dtype)
+        for block in blocks(flat.size):
+            s = sigmoid_into(y[block], flat[block])
+            s *= flat[block]
+        return y.reshape(x.shape), flat
+
+    # s' = s (1 - s), so  dy/dx = s + x s (1 - s) = s (1 + x (1 - s))
+    @staticmethod
+    def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
+        """Return dx = g s (1 + x (1 - s)), with s computed again."""
+        x, g = saved, g.reshape(saved.shape)
+        dx = xp.empty(x.shape, x.dtype)
+        for block in blocks(x.size):
+            s = sigmoid_into(scratch("sigmoid", x[block].shape, x.dtype), x[block])
+            d = xp.subtract(1, s, out=dx[block])
+            d *= x[block]
+            d += 1
+            d *= s
+            d *= g[block]
+        return [dx.reshape(y.shape)]
+
+
+def sigmoid_into(out: Any, x: Any) -> Any:
+    """Write the sigmoid of x."""
+    xp.multiply(x, 0.5, out=out)
+    xp.tanh(out, out=out)
+    out += 1
+    out *= 0.5
+    return out

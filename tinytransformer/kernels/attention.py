@@ -42,12 +42,13 @@ class Attention:
         M = None if mask is None else _with_axes(fitted(mask, (*Q.shape[:-1], T_k)), 4)
         o = xp.empty_like(Q, shape=(*Q.shape[:-1], V.shape[-1]))  # laid out as Q: to merge heads is free
         k, v = _with_axes(K, 4), _with_axes(V, 4)  # (batch, groups, T_k, d)
-        q, out, M, B = (grouped(array, k) for array in (Q, o, M, bias))  # (batch, groups, heads, T_q, ...)
+        q, out = grouped(Q, k), grouped(o, k)  # (batch, groups, heads, T_q, d)
+        M, B = (None if array is None else grouped(array, k) for array in (M, bias))
         c = 1 / math.sqrt(Q.shape[-1]) if scale is None else scale
         causal = mask is not None and mask.is_causal and mask.shape[-2:] == (T_q, T_k)
         Z = xp.empty((*q.shape[:-1], 1), Q.dtype)
         m = None if bounded(q, k, B, c) else xp.empty_like(Z)
-        for tile in tiles(*q.shape[:-1], T_k, causal):
+        for tile in tiles(q.shape, T_k, causal):
             at, keys = tile
             e = exponentials(q, k, M, B, m, c, tile, first=True)
             Z[at] = sums(e)
@@ -66,11 +67,13 @@ class Attention:
     def backward(g: Any, o: Any, saved: Any, needs: list[bool]) -> Any:
         """Compute each tile's e again and from it its part of dQ, dK, dV and dB."""
         Q, K, V, M, bias, m, c, Z, causal = saved
+        k, v = _with_axes(K, 4), _with_axes(V, 4)
+        q, g, o = (grouped(array, k) for array in (Q, g, o))
         gradients = [xp.empty_like(a) if need else None for a, need in zip((Q, K, V), needs, strict=False)]
         gradients += [None, xp.zeros_like(bias) if any(needs[3:]) else None]
-        k, v, dK, dV = (None if a is None else _with_axes(a, 4) for a in (K, V, *gradients[1:3]))
-        q, g, o, B, dQ, dB = (grouped(a, k) for a in (Q, g, o, bias, gradients[0], gradients[4]))
-        for tile in tiles(*q.shape[:-1], k.shape[2], causal):
+        dK, dV = (None if array is None else _with_axes(array, 4) for array in gradients[1:3])
+        dQ, dB, B = (None if array is None else grouped(array, k) for array in (*gradients[::4], bias))
+        for tile in tiles(q.shape, k.shape[2], causal):
             at, keys = tile
             whole = at[3].stop == q.shape[3]  # the first tile of these heads, which has all their keys
             e = exponentials(q, k, M, B, m, c, tile)
@@ -102,8 +105,6 @@ def fits(bias: Any, Q: Any, T_k: int) -> bool:
 
 def grouped(x: Any, k: Any) -> Any:
     """Part the heads of x into as many groups as k has heads: (batch, groups, heads of each, T, n)."""
-    if x is None:
-        return None
     batch, heads, *rest = _with_axes(x, 4).shape
     groups = k.shape[1] if heads > 1 else 1  # a single head of a mask or bias stands for all
     return x.reshape(batch, groups, heads // groups, *rest)
@@ -147,12 +148,13 @@ def bounded(q: Any, k: Any, B: Any, c: float) -> bool:
     return bool(room > 0 and largest_square < room**2)
 
 
-def tiles(batch: int, groups: int, heads: int, T_q: int, T_k: int, causal: bool) -> Iterator[tuple[Any, Any]]:
+def tiles(queries: tuple[int, ...], T_k: int, causal: bool) -> Iterator[tuple[Any, Any]]:
     """Yield the places of queries and of keys, tile by tile; of each group the last queries first.
 
     Under a causal mask a tile ends at the last key that its last query may attend to: with four tiles a
     head, three eighths of the scores are never computed.
     """
+    batch, groups, heads, T_q, _ = queries
     on_host = xp.module is numpy
     tile = TILE if on_host else batch * groups * heads * T_q * T_k
     rows = min(T_q, max(ROWS, tile // (heads * T_k)))

@@ -1,4 +1,4 @@
-"""The kernel of ``layer_norm``."""
+"""The kernels of ``layer_norm`` and ``rms_norm``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..backend import xp
-from ..formulas import layer_norm
+from ..formulas import layer_norm, rms_norm
 from .common import blocks, fusible, scratch
 
 
@@ -56,3 +56,44 @@ class LayerNorm:
             d -= centred
             d *= r[block]
         return dx.reshape(y.shape), dgamma, dbeta
+
+
+@rms_norm.kernel
+class RMSNorm:
+    """y = gamma n with n = x r, r = 1 / sqrt(mean x^2 + eps)."""
+
+    @staticmethod
+    def forward(x: Any, gamma: Any, eps: float = 1e-6) -> Any:
+        """Compute y block by block; save x and r."""
+        if not (fusible(x, gamma) and x.ndim and x.shape[-1] and gamma.shape == x.shape[-1:]):
+            return NotImplemented
+        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        mean = xp.full((x.shape[-1], 1), 1 / x.shape[-1], x.dtype)  # x @ mean is the mean of each row
+        y, r = xp.empty(rows.shape, x.dtype), xp.empty((rows.shape[0], 1), x.dtype)
+        for block in blocks(*rows.shape):
+            square = xp.multiply(rows[block], rows[block], out=y[block])
+            r[block] = 1 / xp.sqrt(square @ mean + eps)
+            xp.multiply(rows[block], r[block], out=y[block])
+            y[block] *= gamma
+        return y.reshape(x.shape), (rows, r, gamma, mean)
+
+    # With n_j = x_j r and h = g gamma:  dr/dx_i = -r^2 n_i / d,  dn_j/dx_i = r ([i = j] - n_i n_j / d),
+    #   so  dL/dx_i = r (h_i - n_i mean_j h_j n_j)  and, summed over all rows,  dL/dgamma = sum g n
+    @staticmethod
+    def backward(g: Any, y: Any, saved: Any, needs: list[bool]) -> Any:
+        """Return dx = r (h - n mean(h n)) with h = g gamma, and dgamma."""
+        x, r, gamma, mean = saved
+        g = g.reshape(x.shape)
+        dx = xp.empty(x.shape, x.dtype) if needs[0] else None
+        dgamma = xp.zeros_like(gamma) if needs[1] else None
+        for block in blocks(*x.shape):
+            n = xp.multiply(x[block], r[block], out=scratch("n", x[block].shape, x.dtype))
+            g_n = xp.multiply(g[block], n, out=scratch("g n", n.shape, x.dtype))
+            if dgamma is not None:
+                dgamma += xp.ones(n.shape[0], x.dtype) @ g_n
+            if dx is not None:
+                n *= g_n @ (mean * gamma[:, None])  # n mean(h n)
+                d = xp.multiply(g[block], gamma, out=dx[block])
+                d -= n
+                d *= r[block]
+        return None if dx is None else dx.reshape(y.shape), dgamma

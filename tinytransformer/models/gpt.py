@@ -9,26 +9,37 @@ from typing import Any
 import numpy
 
 from ..autograd import raw
-from ..backend import module_of, to_numpy, xp
-from ..formulas import Mask, cross_entropy, gelu_tanh, linear, sinusoidal_positions
+from ..backend import module_of, running, to_numpy, xp
+from ..formulas import Mask, cross_entropy, gelu_tanh, linear, silu, sinusoidal_positions
 from ..nn import (
     Dropout,
     Embedding,
+    FeedForward,
+    GatedFeedForward,
     KeyValueCache,
     LayerNorm,
     Linear,
     Module,
     ModuleList,
-    TransformerEncoderLayer,
+    MultiHeadAttention,
+    RMSNorm,
 )
 from ..tensor import Tensor
+from .config import check_config
 
 __all__ = ["GPT", "GPTConfig"]
+
+NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+CHOICES = {
+    "positions": ("learned", "sinusoidal", "rotary"),
+    "normalization": tuple(NORMS),
+    "feed_forward": ("gelu", "swiglu"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class GPTConfig:
-    """The sizes and switches of a `GPT`.
+    """The sizes and switches of a `GPT`. The switches are GPT-2's by default; `llama` sets today's.
 
     Parameters
     ----------
@@ -41,15 +52,25 @@ class GPTConfig:
     num_layers, num_heads : int
         Blocks, and heads in the attention of each; the heads divide ``d_model``.
     d_ff : int, optional
-        Features inside the feed-forward; four times ``d_model`` by default.
+        Features inside the feed-forward: four times ``d_model`` by default, or 8/3 of it with three matrices.
     dropout : float
         Probability of dropping an entry of embeddings, attention weights and block outputs in training.
-    positions : {"learned", "sinusoidal"}
-        A trained vector for each position, or the sines of Vaswani et al. 2017.
+    positions : {"learned", "sinusoidal", "rotary"}
+        A trained vector for each position, the sines of Vaswani et al. 2017, or rotated queries and keys.
     tied_head : bool
         Use the token embeddings as the output matrix too.
     layer_norm_eps : float
-        Added to the variance in each layer norm.
+        Added to the variance, or mean square, in each norm.
+    normalization : {"layer", "rms"}
+        `layer_norm` or `rms_norm`.
+    feed_forward : {"gelu", "swiglu"}
+        Two matrices and a GELU, or three and a SiLU as gate.
+    num_kv_heads : int, optional
+        Heads of keys and values, each shared by a group of query heads; ``num_heads`` by default.
+    bias : bool
+        Whether the matrices of the blocks have biases.
+    rope_theta : float
+        Base of the rotary positions.
 
     Raises
     ------
@@ -60,6 +81,8 @@ class GPTConfig:
     --------
     >>> GPTConfig(vocab_size=65, d_model=96, num_heads=4).d_ff
     384
+    >>> GPTConfig.llama(vocab_size=65, d_model=96, num_heads=4, num_kv_heads=2).d_ff
+    256
     """
 
     vocab_size: int
@@ -72,36 +95,68 @@ class GPTConfig:
     positions: str = "learned"
     tied_head: bool = True
     layer_norm_eps: float = 1e-5
+    normalization: str = "layer"
+    feed_forward: str = "gelu"
+    num_kv_heads: int = 0
+    bias: bool = True
+    rope_theta: float = 10000.0
+
+    @classmethod
+    def llama(cls, vocab_size: int, **others: Any) -> GPTConfig:
+        """Return a configuration with the switches of Llama, unless ``others`` say otherwise."""
+        switches = {"normalization": "rms", "positions": "rotary", "feed_forward": "swiglu", "bias": False}
+        return cls(vocab_size, **{**switches, **others})
 
     def __post_init__(self) -> None:
         if not self.d_ff:
-            object.__setattr__(self, "d_ff", 4 * self.d_model)
-        for name in ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"GPTConfig: {name} must be a positive integer, not {value!r}")
-        if self.d_model % self.num_heads:
-            raise ValueError(f"GPTConfig: num_heads={self.num_heads} does not divide d_model={self.d_model}")
-        if self.positions not in ("learned", "sinusoidal"):
+            d_ff = 8 * self.d_model // 3 if self.feed_forward == "swiglu" else 4 * self.d_model
+            object.__setattr__(self, "d_ff", d_ff)
+        if not self.num_kv_heads:
+            object.__setattr__(self, "num_kv_heads", self.num_heads)
+        check_config(self, CHOICES, {"num_heads": "d_model", "num_kv_heads": "num_heads"})
+        features = {"sinusoidal": self.d_model, "rotary": self.d_model // self.num_heads}
+        if features.get(self.positions, 0) % 2:
             raise ValueError(
-                f"GPTConfig: positions must be 'learned' or 'sinusoidal', not {self.positions!r}"
+                f"GPTConfig: {self.positions} positions need an even number of features, not "
+                f"{features[self.positions]}: change d_model={self.d_model} or num_heads={self.num_heads}"
             )
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"GPTConfig: sinusoidal positions need an even d_model, not {self.d_model}")
-        if not isinstance(self.tied_head, bool):
-            raise ValueError(f"GPTConfig: tied_head must be True or False, not {self.tied_head!r}")
-        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
-            raise ValueError(f"GPTConfig: dropout must be in [0, 1), not {self.dropout!r}")
-        if not isinstance(self.layer_norm_eps, (int, float)) or not 0 < self.layer_norm_eps < 1:
-            raise ValueError(f"GPTConfig: layer_norm_eps must be in (0, 1), not {self.layer_norm_eps!r}")
 
     @property
     def num_parameters(self) -> int:
         """How many parameters the model has, told without building it."""
         V, T, d, f = self.vocab_size, self.context_length, self.d_model, self.d_ff
+        d_kv = d // self.num_heads * self.num_kv_heads
+        maps = 3 if self.feed_forward == "swiglu" else 2
+        norm = 2 * d if self.normalization == "layer" else d
+        biases = 2 * d + 2 * d_kv + (maps - 1) * f + d if self.bias else 0
+        block = 2 * d * (d + d_kv) + maps * d * f + biases + 2 * norm
         embeddings = V * d + (T * d if self.positions == "learned" else 0)
-        block = 4 * (d * d + d) + (2 * d * f + f + d) + 2 * 2 * d  # attention, feed-forward, two norms
-        return embeddings + self.num_layers * block + 2 * d + (0 if self.tied_head else V * d)
+        return embeddings + self.num_layers * block + norm + (0 if self.tied_head else V * d)
+
+
+class Block(Module):
+    """Attention and feed-forward, each behind a norm, and added to its input."""
+
+    def __init__(self, config: GPTConfig, rng: numpy.random.Generator, dtype: Any):
+        c, norm, made = config, NORMS[config.normalization], {"rng": rng, "dtype": dtype}
+        theta = c.rope_theta if c.positions == "rotary" else None
+        self.self_attention = MultiHeadAttention(
+            c.d_model, c.num_heads, c.bias, c.dropout, num_kv_heads=c.num_kv_heads, rope_theta=theta, **made
+        )
+        self.feed_forward: Module
+        if c.feed_forward == "swiglu":
+            self.feed_forward = GatedFeedForward(c.d_model, c.d_ff, silu, c.bias, **made)
+        else:
+            self.feed_forward = FeedForward(c.d_model, c.d_ff, gelu_tanh, c.bias, **made)
+        self.norm1 = norm(c.d_model, c.layer_norm_eps, dtype=dtype)
+        self.norm2 = norm(c.d_model, c.layer_norm_eps, dtype=dtype)
+        self.dropout = Dropout(c.dropout, rng=rng)
+
+    def forward(self, x: Any, mask: Mask, positions: Any, cache: KeyValueCache | None) -> Any:
+        """Map (batch, T, d_model) to the same shape."""
+        attended = self.self_attention(self.norm1(x), mask=mask, cache=cache, positions=positions)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 class GPT(Module):
@@ -126,7 +181,8 @@ class GPT(Module):
     -----
     Source: document section 5.2; Radford et al., Language Models are Unsupervised Multitask Learners, 2019,
     with its initialisation: normal with deviation 0.02, and in the last matrix of each residual branch
-    divided by the square root of the number of branches.
+    divided by the square root of the number of branches. The switches of `GPTConfig.llama`: Touvron et al.,
+    LLaMA, 2023; its rotary positions take the place of P and act on queries and keys instead.
 
     Examples
     --------
@@ -145,21 +201,8 @@ class GPT(Module):
         if config.positions == "learned":
             self.position_embedding = Embedding(config.context_length, config.d_model, rng=rng, dtype=dtype)
         self.dropout = Dropout(config.dropout, rng=rng)
-        self.blocks = ModuleList(
-            TransformerEncoderLayer(
-                config.d_model,
-                config.num_heads,
-                config.d_ff,
-                dropout=config.dropout,
-                activation=gelu_tanh,
-                layer_norm_eps=config.layer_norm_eps,
-                norm_first=True,
-                rng=rng,
-                dtype=dtype,
-            )
-            for _ in range(config.num_layers)
-        )
-        self.norm = LayerNorm(config.d_model, config.layer_norm_eps, dtype=dtype)
+        self.blocks = ModuleList(Block(config, rng, dtype) for _ in range(config.num_layers))
+        self.norm = NORMS[config.normalization](config.d_model, config.layer_norm_eps, dtype=dtype)
         if not config.tied_head:
             self.head = Linear(config.d_model, config.vocab_size, bias=False, rng=rng, dtype=dtype)
         self._initialize(rng)
@@ -171,7 +214,7 @@ class GPT(Module):
             if name.endswith("bias"):
                 p.data[...] = 0
             elif p.ndim == 2:
-                last_of_branch = name.endswith(("W_O.weight", "linear2.weight"))
+                last_of_branch = name.endswith(("W_O.weight", "linear2.weight", "down.weight"))
                 drawn = rng.normal(0.0, 0.02 * (residual if last_of_branch else 1), p.shape)
                 p.data[...] = module_of(p.data).asarray(drawn)
 
@@ -222,17 +265,17 @@ class GPT(Module):
         x = self.token_embedding(ids)  # (batch, T, d_model)
         if self.config.positions == "learned":
             x = x + self.position_embedding(positions)
-        else:  # sines have size 1: the embeddings are scaled up to them, as in Vaswani et al. 2017, 3.4
-            x = x * math.sqrt(self.config.d_model) + sinusoidal_positions(
-                positions, self.config.d_model, x.dtype
-            )
+        elif self.config.positions == "sinusoidal":
+            # sines have size 1: the embeddings are scaled up to them, as in Vaswani et al. 2017, 3.4
+            sines = sinusoidal_positions(positions, self.config.d_model, x.dtype)
+            x = x * math.sqrt(self.config.d_model) + sines
         x = self.dropout(x)
         mask = Mask.causal(T, past + T)
         if attention_mask is not None:
             real = xp.asarray(to_numpy(raw(attention_mask)) != 0)  # (batch, T_k), where masks are born
             mask = mask & Mask(real[:, None, :])
         for i, block in enumerate(self.blocks):
-            x = block(x, mask, cache[i] if cache else None)
+            x = block(x, mask, positions, cache[i] if cache else None)
         x = self.norm(x)
         if self.config.tied_head:
             return linear(x, self.token_embedding.weight.mT)

@@ -1,7 +1,7 @@
 """Modules: parameters and the formulas they go into, with PyTorch's names."""
 
 from .attention import KeyValueCache, MultiHeadAttention
-from .layers import Dropout, Embedding, FeedForward, LayerNorm, Linear
+from .layers import Dropout, Embedding, FeedForward, GatedFeedForward, LayerNorm, Linear, RMSNorm
 from .module import Module, ModuleList, Parameter, Sequential
 from .transformer import TransformerDecoderLayer, TransformerEncoderLayer
 
@@ -9,6 +9,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "FeedForward",
+    "GatedFeedForward",
     "KeyValueCache",
     "LayerNorm",
     "Linear",
@@ -16,6 +17,7 @@ __all__ = [
     "ModuleList",
     "MultiHeadAttention",
     "Parameter",
+    "RMSNorm",
     "Sequential",
     "TransformerDecoderLayer",
     "TransformerEncoderLayer",

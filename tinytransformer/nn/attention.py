@@ -8,7 +8,16 @@ import numpy
 
 from ..autograd import raw
 from ..backend import module_of
-from ..formulas import Mask, attention, attention_weights, merge_heads, multi_head_attention, split_heads
+from ..formulas import (
+    Mask,
+    attention,
+    attention_weights,
+    merge_heads,
+    multi_head_attention,
+    repeat_heads,
+    rotary_positions,
+    split_heads,
+)
 from ..tensor import Tensor
 from .layers import Dropout, Linear, Random
 from .module import Module
@@ -18,6 +27,8 @@ __all__ = ["KeyValueCache", "MultiHeadAttention"]
 
 class KeyValueCache:
     """The keys and values of one attention layer, for the positions seen so far.
+
+    Where heads of queries share keys and values, it holds only these few.
 
     The arrays have room for more positions than they hold and double when it is used up, so that T
     positions cost O(T) copies.
@@ -142,6 +153,14 @@ class MultiHeadAttention(Module):
         Whether the four projections have biases.
     dropout : float
         Probability of dropping an attention weight in training.
+    num_kv_heads : int, optional
+        Heads of keys and values, h by default; fewer are shared by groups of query heads (GQA).
+    head_dim : int, optional
+        d_k, if it is another.
+    rope_theta : float, optional
+        Rotate queries and keys by their positions, with this base (`rotary_positions`): self-attention only.
+    scale : float, optional
+        What the products of queries and keys are multiplied by; :math:`1/\sqrt{d_k}` by default.
     rng : numpy.random.Generator or int, optional
         Draws the initial values, as in `Linear`, and what is dropped.
     dtype : dtype
@@ -154,7 +173,7 @@ class MultiHeadAttention(Module):
     Raises
     ------
     ValueError
-        If embed_dim does not divide by num_heads.
+        If embed_dim does not divide by num_heads, or these not by num_kv_heads.
 
     Notes
     -----
@@ -181,17 +200,28 @@ class MultiHeadAttention(Module):
         bias: bool = True,
         dropout: float = 0.0,
         *,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        rope_theta: float | None = None,
+        scale: float | None = None,
         rng: Random = None,
         dtype: Any = numpy.float32,
     ):
-        if embed_dim % num_heads:
+        if head_dim is None and embed_dim % num_heads:
             raise ValueError(f"MultiHeadAttention: {embed_dim} features do not divide into {num_heads} heads")
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_heads % num_kv_heads:
+            raise ValueError(
+                f"MultiHeadAttention: {num_heads} heads do not divide into {num_kv_heads} groups"
+            )
+        head_dim = embed_dim // num_heads if head_dim is None else head_dim
         rng = numpy.random.default_rng(rng)
-        self.num_heads = num_heads
-        self.W_Q = Linear(embed_dim, embed_dim, bias, rng=rng, dtype=dtype)
-        self.W_K = Linear(embed_dim, embed_dim, bias, rng=rng, dtype=dtype)
-        self.W_V = Linear(embed_dim, embed_dim, bias, rng=rng, dtype=dtype)
-        self.W_O = Linear(embed_dim, embed_dim, bias, rng=rng, dtype=dtype)
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.rope_theta, self.scale = rope_theta, scale
+        self.W_Q = Linear(embed_dim, num_heads * head_dim, bias, rng=rng, dtype=dtype)
+        self.W_K = Linear(embed_dim, num_kv_heads * head_dim, bias, rng=rng, dtype=dtype)
+        self.W_V = Linear(embed_dim, num_kv_heads * head_dim, bias, rng=rng, dtype=dtype)
+        self.W_O = Linear(num_heads * head_dim, embed_dim, bias, rng=rng, dtype=dtype)
         self.dropout = Dropout(dropout, rng=rng)
 
     def forward(
@@ -201,6 +231,8 @@ class MultiHeadAttention(Module):
         value: Any = None,
         mask: Mask | None = None,
         cache: KeyValueCache | None = None,
+        positions: Any = None,
+        bias: Any = None,
     ) -> Any:
         """Let each query position collect from the key positions.
 
@@ -217,6 +249,10 @@ class MultiHeadAttention(Module):
             In self-attention, holds the keys and values of earlier positions; those of this call are
             added. The mask then covers all of them, and none means causal, with the last query at the
             last key. In cross-attention (with a key) the first call fills it, later calls only read it.
+        positions : integer array, shape (T_q,) or (batch, T_q), optional
+            For `rope_theta`; counted from the start, or from the end of the cache, by default.
+        bias : Tensor or array, shape (batch or 1, heads, T_q, T_k), optional
+            Added to the scores.
 
         Returns
         -------
@@ -233,35 +269,48 @@ class MultiHeadAttention(Module):
         key = query if key is None else key
         value = key if value is None else value
         drops = self.training and self.dropout.p > 0
-        if cache is None and not drops:
+        if not (drops or self.rope_theta) and cache is None and bias is None and self.scale is None:
             maps = (self.W_Q, self.W_K, self.W_V, self.W_O)
             weights, biases = [m.weight for m in maps], [m.bias for m in maps]
             return multi_head_attention(query, key, value, *weights, *biases, heads=self.num_heads, mask=mask)
-        Q = split_heads(self.W_Q(query), self.num_heads)  # (batch, h, T_q, d_k)
         if cache is not None and crosses and cache.length:
             if cache.length != key.shape[1]:
                 raise ValueError(
                     f"the cache holds {cache.length} keys, not {key.shape[1]}: use one per memory"
                 )
+            Q = split_heads(self.W_Q(query), self.num_heads)
             K, V = cache.keys, cache.values
         else:
-            K = split_heads(self.W_K(key), self.num_heads)  # (batch, h, T_k, d_k)
-            V = split_heads(self.W_V(value), self.num_heads)
+            Q, K = self._queries_and_keys(query, key, positions, cache.length if cache is not None else 0)
+            V = split_heads(self.W_V(value), self.num_kv_heads)  # (batch, kv heads, T_k, d_k)
             if cache is not None:
                 K, V = cache.append(K, V)
         if cache is not None and mask is None and not crosses:
             mask = Mask.causal(Q.shape[2], K.shape[2]) if Q.shape[2] > 1 else None  # a last query sees all
         if not drops:
-            return self.W_O(merge_heads(attention(Q, K, V, mask)))
-        weights = self.dropout(attention_weights(Q, K, mask))  # (batch, h, T_q, T_k)
-        return self.W_O(merge_heads(weights @ V))
+            return self.W_O(merge_heads(attention(Q, K, V, mask, bias, self.scale)))
+        weights = self.dropout(attention_weights(Q, K, mask, bias, self.scale))  # (batch, h, T_q, T_k)
+        return self.W_O(merge_heads(weights @ repeat_heads(V, Q)))
 
-    def attention_weights(self, query: Any, key: Any = None, mask: Mask | None = None) -> Any:
+    def _queries_and_keys(self, query: Any, key: Any, positions: Any, past: int) -> tuple[Any, Any]:
+        """Return them in heads, (batch, h, T_q, d_k) and (batch, kv heads, T_k, d_k), rotated if need be."""
+        Q = split_heads(self.W_Q(query), self.num_heads)
+        K = split_heads(self.W_K(key), self.num_kv_heads)
+        if self.rope_theta is None:
+            return Q, K
+        if positions is None:
+            positions = numpy.arange(past, past + Q.shape[2])
+        theta = self.rope_theta
+        return rotary_positions(Q, positions, theta), rotary_positions(K, positions, theta)
+
+    def attention_weights(
+        self, query: Any, key: Any = None, mask: Mask | None = None, positions: Any = None, bias: Any = None
+    ) -> Any:
         """Return what each head attends to, for looking at.
 
         Parameters
         ----------
-        query, key, mask
+        query, key, mask, positions, bias
             As for the layer itself.
 
         Returns
@@ -269,10 +318,10 @@ class MultiHeadAttention(Module):
         Tensor or array, shape (batch, heads, T_q, T_k)
             Rows sum to 1, or to 0 where the mask allows nothing.
         """
-        Q = split_heads(self.W_Q(query), self.num_heads)
-        K = split_heads(self.W_K(query if key is None else key), self.num_heads)
-        return attention_weights(Q, K, mask)
+        Q, K = self._queries_and_keys(query, query if key is None else key, positions, 0)
+        return attention_weights(Q, K, mask, bias, self.scale)
 
     def extra_repr(self) -> str:
         """Return its sizes."""
-        return f"{self.W_O.weight.shape[1]}, heads={self.num_heads}"
+        shared = "" if self.num_kv_heads == self.num_heads else f", kv heads={self.num_kv_heads}"
+        return f"{self.W_O.weight.shape[1]}, heads={self.num_heads}{shared}"

@@ -1,4 +1,4 @@
-"""Layers with one formula each: linear, embedding, layer norm, dropout, feed-forward."""
+"""Layers with one formula each: linear, embedding, norms, dropout, feed-forward with and without gate."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ import numpy
 
 from ..autograd import raw
 from ..backend import backend_name, move, xp
-from ..formulas import dropout, embedding, feed_forward, layer_norm, linear
+from ..formulas import (
+    dropout,
+    embedding,
+    feed_forward,
+    gated_feed_forward,
+    layer_norm,
+    linear,
+    rms_norm,
+    silu,
+)
 from ..ops import relu
 from .module import Module, Parameter
 
-__all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear"]
+__all__ = ["Dropout", "Embedding", "FeedForward", "GatedFeedForward", "LayerNorm", "Linear", "RMSNorm"]
 
 Random = numpy.random.Generator | int | None  # a generator, a seed, or None for an unseeded generator
 
@@ -176,6 +185,48 @@ class LayerNorm(Module):
         return f"{self.weight.size}, eps={self.eps}"
 
 
+class RMSNorm(Module):
+    r"""Divide the features of each position by their root mean square, then scale them.
+
+    .. math:: \gamma \odot \frac{x}{\sqrt{\frac1d \sum_i x_i^2 + \epsilon}}
+
+    Parameters
+    ----------
+    normalized_shape : int
+        d, the length of the last axis.
+    eps : float
+        Added to the mean square.
+    dtype : dtype
+
+    Attributes
+    ----------
+    weight : Parameter, shape (normalized_shape,)
+        Gain :math:`\gamma`, at first 1.
+
+    Notes
+    -----
+    Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> tt.nn.RMSNorm(4)(tt.tensor([[3.0, -4.0, 0.0, 0.0]])).numpy().round(3)
+    array([[ 1.2, -1.6,  0. ,  0. ]], dtype=float32)
+    """
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-6, *, dtype: Any = numpy.float32):
+        self.weight = Parameter(xp.ones(normalized_shape, dtype))
+        self.eps = eps
+
+    def forward(self, x: Any) -> Any:
+        """Normalise the last axis of (..., d)."""
+        return rms_norm(x, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        """Return its size and eps."""
+        return f"{self.weight.size}, eps={self.eps}"
+
+
 class Dropout(Module):
     r"""In training, set each entry to 0 with probability p and scale the others; otherwise do nothing.
 
@@ -278,3 +329,61 @@ class FeedForward(Module):
         """Map (..., d_model) to (..., d_model)."""
         first, second = self.linear1, self.linear2
         return feed_forward(x, first.weight, first.bias, second.weight, second.bias, self.activation)
+
+
+class GatedFeedForward(Module):
+    r"""Feed-forward with a gate: one linear map, activated, scales the features of another.
+
+    .. math:: \mathrm{FFN}(x) = (\varphi(xW + b) \odot (xV + c))W_2 + b_2
+
+    Parameters
+    ----------
+    d_model : int
+        Features of input and output.
+    dim_feedforward : int
+        Features in the middle.
+    activation : callable
+        :math:`\varphi`: `silu` for SwiGLU, as in Llama, `gelu_tanh` for GEGLU, as in T5 v1.1.
+    bias : bool
+        Whether there are b, c and :math:`b_2`.
+    rng : numpy.random.Generator or int, optional
+        Draws the initial values, as in `Linear`.
+    dtype : dtype
+
+    Attributes
+    ----------
+    gate, up, down : Linear
+        W and b, V and c, :math:`W_2` and :math:`b_2`.
+
+    Notes
+    -----
+    Source: Shazeer, GLU Variants Improve Transformer, 2020; the names are those of Llama.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> tt.nn.GatedFeedForward(6, 16)(tt.ones((2, 5, 6))).shape
+    (2, 5, 6)
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        dim_feedforward: int,
+        activation: Callable[[Any], Any] = silu,
+        bias: bool = False,
+        *,
+        rng: Random = None,
+        dtype: Any = numpy.float32,
+    ):
+        rng = numpy.random.default_rng(rng)
+        self.gate = Linear(d_model, dim_feedforward, bias, rng=rng, dtype=dtype)
+        self.up = Linear(d_model, dim_feedforward, bias, rng=rng, dtype=dtype)
+        self.down = Linear(dim_feedforward, d_model, bias, rng=rng, dtype=dtype)
+        self.activation = activation
+
+    def forward(self, x: Any) -> Any:
+        """Map (..., d_model) to (..., d_model)."""
+        maps = (self.gate, self.up, self.down)
+        weights, biases = [m.weight for m in maps], [m.bias for m in maps]
+        return gated_feed_forward(x, *weights, *biases, self.activation)

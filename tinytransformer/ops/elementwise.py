@@ -37,7 +37,14 @@ __all__ = [
 
 @primitive
 def add(x1, x2):
-    """x1 + x2."""
+    """x1 + x2.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.add(np.array([1.0, 2.0]), 10.0)
+    array([11., 12.])
+    """
     return xp.add(x1, x2)
 
 
@@ -49,7 +56,14 @@ add.vjp(
 
 @primitive
 def subtract(x1, x2):
-    """x1 - x2."""
+    """x1 - x2.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.subtract(np.array([1.0, 2.0]), 10.0)
+    array([-9., -8.])
+    """
     return xp.subtract(x1, x2)
 
 
@@ -61,7 +75,14 @@ subtract.vjp(
 
 @primitive
 def multiply(x1, x2):
-    """x1 x2."""
+    """x1 x2.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.multiply(np.array([1.0, 2.0]), 10.0)
+    array([10., 20.])
+    """
     return xp.multiply(x1, x2)
 
 
@@ -73,7 +94,14 @@ multiply.vjp(
 
 @primitive
 def divide(x1, x2):
-    """x1 / x2."""
+    """x1 / x2.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.divide(np.array([1.0, 2.0]), 10.0)
+    array([0.1, 0.2])
+    """
     return xp.divide(x1, x2)
 
 
@@ -84,8 +112,95 @@ divide.vjp(
 
 
 @primitive
+def negative(x):
+    """Minus x.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.negative(np.array([1.0, -2.0]))
+    array([-1.,  2.])
+    """
+    return xp.negative(x)
+
+
+negative.vjp(lambda g, y, x: -g)
+
+
+@primitive
+def sign(x):
+    """-1, 0 or 1. Its gradient is 0 everywhere.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.sign(np.array([3.0, 0.0, -2.0]))
+    array([ 1.,  0., -1.])
+    """
+    return xp.sign(x)
+
+
+sign.vjp(lambda g, y, x: g * 0)
+
+
+@primitive
+def abs(x):
+    """Absolute value |x|; its gradient at 0 is 0.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.abs(np.array([1.0, -2.0]))
+    array([1., 2.])
+    """
+    return xp.abs(x)
+
+
+abs.vjp(lambda g, y, x: g * sign(x))
+
+
+@primitive
+def exp(x):
+    """Raise e to the power x.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.exp(np.array([0.0, 1.0])).round(3)
+    array([1.   , 2.718])
+    """
+    return xp.exp(x)
+
+
+exp.vjp(lambda g, y, x: g * y)
+
+
+@primitive
+def log(x):
+    """Natural logarithm.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.log(np.array([1.0, 2.0])).round(3)
+    array([0.   , 0.693])
+    """
+    return xp.log(x)
+
+
+log.vjp(lambda g, y, x: g / x)
+
+
+@primitive
 def power(x1, x2):
-    """x1 to the power x2. The gradient for x2 is 0 where x1 is not positive: its logarithm is not real."""
+    """x1 to the power x2. The gradient for x2 is 0 where x1 is not positive: its logarithm is not real.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.power(np.array([2.0, 3.0]), 3)
+    array([ 8., 27.])
+    """
     return x1**x2
 
 
@@ -110,53 +225,15 @@ def _positive(x1):
 
 
 @primitive
-def negative(x):
-    """Minus x."""
-    return xp.negative(x)
-
-
-negative.vjp(lambda g, y, x: -g)
-
-
-@primitive
-def abs(x):
-    """Absolute value |x|; its gradient at 0 is 0."""
-    return xp.abs(x)
-
-
-abs.vjp(lambda g, y, x: g * sign(x))
-
-
-@primitive
-def sign(x):
-    """-1, 0 or 1. Its gradient is 0 everywhere."""
-    return xp.sign(x)
-
-
-sign.vjp(lambda g, y, x: g * 0)
-
-
-@primitive
-def exp(x):
-    """e to the power x."""
-    return xp.exp(x)
-
-
-exp.vjp(lambda g, y, x: g * y)
-
-
-@primitive
-def log(x):
-    """Natural logarithm."""
-    return xp.log(x)
-
-
-log.vjp(lambda g, y, x: g / x)
-
-
-@primitive
 def log1p(x):
-    """log(1 + x), exact for small x."""
+    """log(1 + x), exact for small x.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.log1p(np.array([0.0, 1e-20]))
+    array([0.e+00, 1.e-20])
+    """
     return xp.log1p(x)
 
 
@@ -165,7 +242,14 @@ log1p.vjp(lambda g, y, x: g / (1 + x))
 
 @primitive
 def sqrt(x):
-    """Square root; its gradient at 0 is infinite."""
+    """Square root; its gradient at 0 is infinite.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.sqrt(np.array([4.0, 9.0]))
+    array([2., 3.])
+    """
     return xp.sqrt(x)
 
 
@@ -174,7 +258,14 @@ sqrt.vjp(lambda g, y, x: g / (2 * y))
 
 @primitive
 def tanh(x):
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.tanh(np.array([0.0, 1.0])).round(3)
+    array([0.   , 0.762])
+    """
     return xp.tanh(x)
 
 
@@ -183,25 +274,44 @@ tanh.vjp(lambda g, y, x: g * (1 - y * y))
 
 @primitive
 def sin(x):
-    """Sine of x in radians."""
+    """Sine of x in radians.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.sin(np.array([0.0, np.pi / 2]))
+    array([0., 1.])
+    """
     return xp.sin(x)
-
-
-sin.vjp(lambda g, y, x: g * cos(x))
 
 
 @primitive
 def cos(x):
-    """Cosine of x in radians."""
+    """Cosine of x in radians.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.cos(np.array([0.0, np.pi]))
+    array([ 1., -1.])
+    """
     return xp.cos(x)
 
 
+sin.vjp(lambda g, y, x: g * cos(x))
 cos.vjp(lambda g, y, x: -g * sin(x))
 
 
 @primitive
 def sigmoid(x):
-    """1 / (1 + e^-x), without overflow: for negative x, numerator and denominator are multiplied by e^x."""
+    """1 / (1 + e^-x), without overflow: for negative x, numerator and denominator are multiplied by e^x.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
     return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-xp.abs(x)))
 
 
@@ -210,7 +320,14 @@ sigmoid.vjp(lambda g, y, x: g * y * (1 - y))
 
 @primitive
 def relu(x):
-    """max(x, 0); its gradient at 0 is 0."""
+    """max(x, 0); its gradient at 0 is 0.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.relu(np.array([-2.0, 3.0]))
+    array([0., 3.])
+    """
     return xp.maximum(x, 0)
 
 
@@ -219,7 +336,14 @@ relu.vjp(lambda g, y, x: g * (raw(x) > 0))
 
 @primitive
 def maximum(x1, x2):
-    """The larger of x1 and x2; where they are equal, each gets half of the gradient."""
+    """Take the larger of x1 and x2; where they are equal, each gets half of the gradient.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.maximum(np.array([-2.0, 3.0]), 1.0)
+    array([1., 3.])
+    """
     return xp.maximum(x1, x2)
 
 
@@ -231,7 +355,14 @@ maximum.vjp(
 
 @primitive
 def minimum(x1, x2):
-    """The smaller of x1 and x2; where they are equal, each gets half of the gradient."""
+    """Take the smaller of x1 and x2; where they are equal, each gets half of the gradient.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.minimum(np.array([-2.0, 3.0]), 1.0)
+    array([-2.,  1.])
+    """
     return xp.minimum(x1, x2)
 
 
@@ -247,7 +378,14 @@ def _share(g, wins, ties):
 
 @primitive
 def clip(x, min=None, max=None):
-    """Limit x to [min, max]; the gradient is 0 outside."""
+    """Limit x to [min, max]; the gradient is 0 outside.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.clip(np.array([-2.0, 0.5, 3.0]), 0.0, 1.0)
+    array([0. , 0.5, 1. ])
+    """
     return xp.clip(x, min, max)
 
 
@@ -256,7 +394,14 @@ clip.vjp(lambda g, y, x, min=None, max=None: g * (raw(y) == raw(x)))
 
 @primitive
 def where(condition, x, y):
-    """Take x where the condition holds, y elsewhere."""
+    """Take x where the condition holds, y elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.where(np.array([True, False]), np.array([1.0, 2.0]), -1.0)
+    array([ 1., -1.])
+    """
     return xp.where(condition, x, y)
 
 
@@ -269,7 +414,14 @@ where.vjp(
 
 @primitive
 def astype(x, dtype):
-    """Convert to a dtype; the engine converts the gradient back."""
+    """Convert to a dtype; the engine converts the gradient back.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.astype(np.array([1.5, 2.5]), "float32").dtype
+    dtype('float32')
+    """
     return x.astype(dtype)
 
 
@@ -278,7 +430,14 @@ astype.vjp(lambda g, y, x, dtype: g)
 
 @primitive
 def erf(x):
-    """Error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+    """Error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.erf(np.array([0.0, 1.0])).round(4)
+    array([0.    , 0.8427])
+    """
     return erf_array(x)
 
 

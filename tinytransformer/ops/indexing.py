@@ -15,16 +15,27 @@ def plain_index(index):
 
 @primitive
 def getitem(x, index):
-    """``x[index]``, for every kind of index NumPy knows: slices, integers, masks, arrays, None, Ellipsis."""
+    """``x[index]``, for every kind of index NumPy knows: slices, integers, masks, arrays, None, Ellipsis.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.getitem(np.array([[1.0, 2.0], [3.0, 4.0]]), (slice(None), 1))
+    array([2., 4.])
+    """
     return x[plain_index(index)]
-
-
-getitem.vjp(lambda g, y, x, index: scatter_add(xp.zeros_like(raw(x)), index, g))
 
 
 @primitive
 def scatter_add(x, index, updates):
-    """Return a copy of x with ``updates`` added at ``x[index]``; an index given twice is added to twice."""
+    """Return a copy of x with ``updates`` added at ``x[index]``; an index given twice is added to twice.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.scatter_add(np.zeros(3), np.array([0, 2, 2]), np.array([1.0, 5.0, 5.0]))
+    array([ 1.,  0., 10.])
+    """
     out = x.astype(xp.result_type(x, updates))  # a copy
     index = plain_index(index)
     if _is_basic(index):
@@ -40,6 +51,8 @@ def _is_basic(index):
     return all(i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in parts)
 
 
+getitem.vjp(lambda g, y, x, index: scatter_add(xp.zeros_like(raw(x)), index, g))
+
 scatter_add.vjp(
     lambda g, y, x, index, updates: g,
     None,
@@ -49,7 +62,16 @@ scatter_add.vjp(
 
 @primitive
 def take(x, indices, axis=None):
-    """Take the entries or slices at integer indices along an axis; of all entries in order by default."""
+    """Take the entries or slices at integer indices along an axis; of all entries in order by default.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.take(np.array([[1.0, 2.0], [3.0, 4.0]]), [1, 1, 0], axis=0)
+    array([[3., 4.],
+           [3., 4.],
+           [1., 2.]])
+    """
     return xp.take(x, raw(indices), axis)
 
 
@@ -65,7 +87,15 @@ take.vjp(_take_rule)
 
 @primitive
 def take_along_axis(x, indices, axis=-1):
-    """Take, in every slice along an axis, the entries at the indices given for that slice."""
+    """Take, in every slice along an axis, the entries at the indices given for that slice.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.take_along_axis(np.array([[3.0, 1.0], [2.0, 5.0]]), np.array([[1], [0]]), axis=1)
+    array([[1.],
+           [2.]])
+    """
     return xp.take_along_axis(x, raw(indices), axis)
 
 

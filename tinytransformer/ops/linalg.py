@@ -63,7 +63,14 @@ def matmul(x1, x2):
 
 @primitive
 def einsum(subscripts, *operands):
-    """Sum of products as Einstein wrote it: ``einsum("ij,jk->ik", a, b)`` is ``a @ b``."""
+    """Sum of products as Einstein wrote it: ``einsum("ij,jk->ik", a, b)`` is ``a @ b``.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.einsum("ij,jk->ik", np.ones((2, 3)), np.ones((3, 5))).shape
+    (2, 5)
+    """
     return xp.einsum(subscripts, *operands, optimize=True)
 
 

@@ -26,7 +26,14 @@ def _count(x, axis):
 
 @primitive
 def sum(x, axis=None, keepdims=False):
-    """Sum over axes."""
+    """Sum over axes.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.sum(np.arange(6.0).reshape(2, 3), axis=1)
+    array([ 3., 12.])
+    """
     return xp.sum(x, axis=axis, keepdims=keepdims)
 
 
@@ -35,7 +42,14 @@ sum.vjp(lambda g, y, x, axis=None, keepdims=False: broadcast_to(_kept(g, axis, k
 
 @primitive
 def mean(x, axis=None, keepdims=False):
-    """Arithmetic mean over axes."""
+    """Arithmetic mean over axes.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.mean(np.arange(6.0).reshape(2, 3), axis=1)
+    array([1., 4.])
+    """
     return xp.mean(x, axis=axis, keepdims=keepdims)
 
 
@@ -48,13 +62,27 @@ mean.vjp(
 
 @primitive
 def max(x, axis=None, keepdims=False):
-    """Largest entry over axes; equal ones share the gradient."""
+    """Largest entry over axes; equal ones share the gradient.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.max(np.array([[3.0, 1.0], [2.0, 5.0]]), axis=1)
+    array([3., 5.])
+    """
     return xp.max(x, axis=axis, keepdims=keepdims)
 
 
 @primitive
 def min(x, axis=None, keepdims=False):
-    """Smallest entry over axes; equal ones share the gradient."""
+    """Smallest entry over axes; equal ones share the gradient.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.min(np.array([[3.0, 1.0], [2.0, 5.0]]), axis=1)
+    array([1., 2.])
+    """
     return xp.min(x, axis=axis, keepdims=keepdims)
 
 
@@ -69,7 +97,14 @@ min.vjp(_shared_extremum)
 
 @primitive
 def var(x, axis=None, ddof=0, keepdims=False):
-    """Variance over axes: the sum of (x - mean)^2 divided by n - ddof."""
+    """Variance over axes: the sum of (x - mean)^2 divided by n - ddof.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.var(np.array([1.0, 2.0, 3.0]), ddof=1)
+    np.float64(1.0)
+    """
     return xp.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
@@ -82,7 +117,14 @@ var.vjp(
 
 @primitive
 def std(x, axis=None, ddof=0, keepdims=False):
-    """Standard deviation over axes, the square root of `var`; its gradient at 0 is not finite."""
+    """Take the standard deviation over axes, the square root of `var`; its gradient at 0 is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.std(np.array([1.0, 2.0, 3.0]), ddof=1)
+    np.float64(1.0)
+    """
     return xp.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
 
 
@@ -95,7 +137,14 @@ std.vjp(
 
 @primitive
 def logsumexp(x, axis=None, keepdims=False):
-    """log of the sum of e^x over axes, without overflow: the largest entry is taken out first."""
+    """Take the logarithm of the sum of e^x over axes, without overflow: the largest entry is taken out first.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.logsumexp(np.array([[1000.0, 1000.0]]), axis=1).round(3)
+    array([1000.693])
+    """
     m = xp.max(x, axis=axis, keepdims=True)
     m = xp.where(xp.isfinite(m), m, 0)
     total = xp.sum(xp.exp(x - m), axis=axis, keepdims=True)
@@ -118,7 +167,14 @@ def _finite(y):
 
 @primitive
 def cumsum(x, axis=None):
-    """Cumulative sum along an axis; over all entries in order by default."""
+    """Cumulative sum along an axis; over all entries in order by default.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.cumsum(np.array([1.0, 2.0, 3.0]))
+    array([1., 3., 6.])
+    """
     return xp.cumsum(x, axis=axis)
 
 
@@ -127,7 +183,14 @@ cumsum.vjp(lambda g, y, x, axis=None: reshape(flip(cumsum(flip(g, axis), axis), 
 
 @primitive
 def prod(x, axis=None, keepdims=False):
-    """Product over axes."""
+    """Product over axes.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.prod(np.array([[2.0, 3.0], [4.0, 5.0]]), axis=1)
+    array([ 6., 20.])
+    """
     return xp.prod(x, axis=axis, keepdims=keepdims)
 
 

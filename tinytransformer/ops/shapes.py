@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy
 
 from ..autograd import primitive, raw
@@ -29,7 +31,15 @@ __all__ = [
 
 @primitive
 def reshape(x, shape):
-    """Return the same entries in another shape; one length may be -1."""
+    """Return the same entries in another shape; one length may be -1.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.reshape(np.arange(6.0), (2, -1))
+    array([[0., 1., 2.],
+           [3., 4., 5.]])
+    """
     return xp.reshape(x, shape)
 
 
@@ -38,7 +48,14 @@ reshape.vjp(lambda g, y, x, shape: reshape(g, x.shape))
 
 @primitive
 def transpose(x, axes=None):
-    """Permute the axes: axis i of the output is axis ``axes[i]`` of the input; reverse them by default."""
+    """Permute the axes: axis i of the output is axis ``axes[i]`` of the input; reverse them by default.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.transpose(np.zeros((2, 3, 5)), (2, 0, 1)).shape
+    (5, 2, 3)
+    """
     return xp.transpose(x, axes)
 
 
@@ -54,7 +71,14 @@ transpose.vjp(lambda g, y, x, axes=None: transpose(g, _inverse(axes)))
 
 @primitive
 def swapaxes(x, axis1, axis2):
-    """Exchange two axes."""
+    """Exchange two axes.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.swapaxes(np.zeros((2, 3, 5)), -1, -2).shape
+    (2, 5, 3)
+    """
     return xp.swapaxes(x, axis1, axis2)
 
 
@@ -63,7 +87,14 @@ swapaxes.vjp(lambda g, y, x, axis1, axis2: swapaxes(g, axis1, axis2))
 
 @primitive
 def expand_dims(x, axis):
-    """Insert axes of length 1 at these places of the output."""
+    """Insert axes of length 1 at these places of the output.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.expand_dims(np.zeros((2, 3)), 1).shape
+    (2, 1, 3)
+    """
     return xp.expand_dims(x, axis)
 
 
@@ -72,7 +103,14 @@ expand_dims.vjp(lambda g, y, x, axis: reshape(g, x.shape))
 
 @primitive
 def squeeze(x, axis=None):
-    """Drop axes of length 1."""
+    """Drop axes of length 1.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.squeeze(np.zeros((2, 1, 3)), 1).shape
+    (2, 3)
+    """
     return xp.squeeze(x, axis)
 
 
@@ -81,7 +119,16 @@ squeeze.vjp(lambda g, y, x, axis=None: reshape(g, x.shape))
 
 @primitive
 def broadcast_to(x, shape):
-    """Repeat along new axes and axes of length 1; the engine sums the gradient over them."""
+    """Repeat along new axes and axes of length 1; the engine sums the gradient over them.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.broadcast_to(np.array([1.0, 2.0]), (3, 2))
+    array([[1., 2.],
+           [1., 2.],
+           [1., 2.]])
+    """
     return xp.broadcast_to(x, shape)
 
 
@@ -172,12 +219,19 @@ def split(x, indices_or_sections, axis=0):
         cuts = list(indices_or_sections)
     before = (slice(None),) * (axis % x.ndim)
     bounds = [0, *cuts, length]
-    return [x[(*before, slice(a, b))] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [x[(*before, slice(a, b))] for a, b in itertools.pairwise(bounds)]
 
 
 @primitive
 def pad(x, pad_width, constant_values=0):
-    """Add constant entries before and after each axis: ``pad_width`` as ``numpy.pad`` has it."""
+    """Add constant entries before and after each axis: ``pad_width`` as ``numpy.pad`` has it.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.pad(np.array([1.0, 2.0]), (1, 2))
+    array([0., 1., 2., 0., 0.])
+    """
     return xp.pad(x, pad_width, constant_values=constant_values)
 
 
@@ -191,7 +245,14 @@ pad.vjp(_pad_rule)
 
 @primitive
 def flip(x, axis=None):
-    """Reverse the order of entries along axes."""
+    """Reverse the order of entries along axes.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.flip(np.array([1.0, 2.0, 3.0]))
+    array([3., 2., 1.])
+    """
     return xp.flip(x, axis)
 
 
@@ -200,7 +261,14 @@ flip.vjp(lambda g, y, x, axis=None: flip(g, axis))
 
 @primitive
 def roll(x, shift, axis=None):
-    """Move entries along axes; those that leave at the end return at the start."""
+    """Move entries along axes; those that leave at the end return at the start.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.roll(np.array([1.0, 2.0, 3.0]), 1)
+    array([3., 1., 2.])
+    """
     return xp.roll(x, shift, axis)
 
 
@@ -213,7 +281,14 @@ roll.vjp(lambda g, y, x, shift, axis=None: roll(g, _back(shift), axis))
 
 @primitive
 def repeat(x, repeats, axis=None):
-    """Repeat each entry: all the same number of times, or each its own."""
+    """Repeat each entry: all the same number of times, or each its own.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.repeat(np.array([1.0, 2.0]), [1, 3])
+    array([1., 2., 2., 2.])
+    """
     return xp.repeat(x, repeats, axis)
 
 
@@ -233,7 +308,15 @@ repeat.vjp(_repeat_rule)
 
 @primitive
 def tile(x, reps):
-    """Repeat the whole array ``reps`` times along each axis."""
+    """Repeat the whole array ``reps`` times along each axis.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.tile(np.array([1.0, 2.0]), (2, 2))
+    array([[1., 2., 1., 2.],
+           [1., 2., 1., 2.]])
+    """
     return xp.tile(x, reps)
 
 
@@ -251,7 +334,16 @@ tile.vjp(_tile_rule)
 
 @primitive
 def tril(x, k=0):
-    """Keep what is on and below diagonal k of each matrix, zero elsewhere."""
+    """Keep what is on and below diagonal k of each matrix, zero elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.tril(np.ones((3, 3)))
+    array([[1., 0., 0.],
+           [1., 1., 0.],
+           [1., 1., 1.]])
+    """
     return xp.tril(x, k)
 
 
@@ -260,7 +352,16 @@ tril.vjp(lambda g, y, x, k=0: tril(g, k))
 
 @primitive
 def triu(x, k=0):
-    """Keep what is on and above diagonal k of each matrix, zero elsewhere."""
+    """Keep what is on and above diagonal k of each matrix, zero elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> tt.triu(np.ones((3, 3)), 1)
+    array([[0., 1., 1.],
+           [0., 0., 1.],
+           [0., 0., 0.]])
+    """
     return xp.triu(x, k)
 
 

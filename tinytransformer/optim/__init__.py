@@ -1,7 +1,7 @@
 """Optimizers, learning-rate schedules and gradient clipping, with PyTorch's names."""
 
 from .clipping import clip_grad_norm
-from .optimizers import SGD, Adam, AdamW, Optimizer, decay_groups
+from .optimizers import SGD, Adam, AdamW, Optimizer, decay_groups, layerwise_groups
 from .schedules import Constant, Noam, WarmupCosine, WarmupLinear
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "WarmupLinear",
     "clip_grad_norm",
     "decay_groups",
+    "layerwise_groups",
 ]

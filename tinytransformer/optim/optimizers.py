@@ -16,10 +16,10 @@ from typing import Any
 import numpy
 
 from ..backend import backend_name, module_of, move, running, to_numpy, xp
-from ..nn.module import Module, fitting
+from ..nn.module import Module, ModuleList, fitting
 from ..tensor import Tensor
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "decay_groups"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "decay_groups", "layerwise_groups"]
 
 PIECE = 65_536  # entries; parameters, gradient, two moments and scratch in float32: 1.25 MiB
 
@@ -499,3 +499,75 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     vectors = [p for p in parameters if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def layerwise_groups(
+    model: Module, lr: float, decay: float, weight_decay: float = 0.01
+) -> list[dict[str, Any]]:
+    r"""Let lower layers learn more slowly than higher ones, for fine-tuning: what they know is more general.
+
+    .. math:: \eta_\ell = \eta\, \xi^{L + 1 - \ell}
+
+    Level :math:`\ell` is 0 for what comes before the first layer (the embeddings), i + 1 for layer i of any
+    `ModuleList`, and L + 1 for all else (norms at the end, pooler, heads). Of each level matrices decay and
+    vectors do not, as in `decay_groups`.
+
+    Parameters
+    ----------
+    model : Module
+        For example a BERT with a head.
+    lr : float
+        :math:`\eta`, for the head.
+    decay : float
+        :math:`\xi`, above 0 and at most 1.
+    weight_decay : float
+        Of the matrices.
+
+    Returns
+    -------
+    list of dict
+        Groups for an optimizer, lowest level first; every parameter is in exactly one. Each has its own
+        ``"lr"``, which the optimizer's does not change: to follow a schedule, set those of its ``groups``.
+
+    Raises
+    ------
+    ValueError
+        If the model has no layers, or the decay is out of range.
+
+    Notes
+    -----
+    Source: Howard and Ruder, Universal Language Model Fine-tuning, 2018, section 3.2; Sun et al., How to
+    Fine-Tune BERT for Text Classification, 2019, section 5.3.4.
+
+    Examples
+    --------
+    >>> from tinytransformer.models import BERTConfig, BERTForSequenceClassification
+    >>> config = BERTConfig(vocab_size=11, d_model=12, num_layers=2, num_heads=3, d_ff=24)
+    >>> groups = layerwise_groups(BERTForSequenceClassification(config), lr=8e-5, decay=0.5)
+    >>> [group["lr"] for group in groups[::2]]
+    [1e-05, 2e-05, 4e-05, 8e-05]
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"layerwise_groups: decay must be above 0 and at most 1, not {decay}")
+    stacks = [module for module in model.modules() if type(module) is ModuleList]
+    level_in_stack = {
+        id(p): i + 1 for stack in stacks for i, layer in enumerate(stack) for p in layer.parameters()
+    }
+    if not level_in_stack:
+        raise ValueError(f"layerwise_groups: {type(model).__name__} has no layers in a ModuleList")
+    top = max(level_in_stack.values()) + 1
+    levels: list[list[Tensor]] = [[] for _ in range(top + 1)]
+    rest = 0  # the level of a parameter outside the stacks: 0 before the first, top after it
+    for p in model.parameters():
+        level = level_in_stack.get(id(p), rest)
+        rest = top if id(p) in level_in_stack else rest
+        levels[level].append(p)
+    return [
+        {"params": part, "lr": lr * decay ** (top - level), "weight_decay": rate}
+        for level, parameters in enumerate(levels)
+        for rate, part in (
+            (weight_decay, [p for p in parameters if p.ndim >= 2]),
+            (0.0, [p for p in parameters if p.ndim < 2]),
+        )
+        if part
+    ]

@@ -9,6 +9,14 @@ from tinytransformer.text.corpora import (
     stdlib_docstrings,
     stdlib_documentation,
 )
+from tinytransformer.text.objectives import (
+    SentencePair,
+    corrupt_spans,
+    mask_tokens,
+    next_token,
+    pad,
+    sentence_pairs,
+)
 from tinytransformer.text.tokenizers import (
     BPETokenizer,
     ByteTokenizer,
@@ -18,20 +26,28 @@ from tinytransformer.text.tokenizers import (
     load_tokenizer,
     tokenizer_from_dict,
 )
+from tinytransformer.text.wordpiece import WordPieceTokenizer
 
 __all__ = [
     "BPETokenizer",
     "Batches",
     "ByteTokenizer",
     "CharacterTokenizer",
+    "SentencePair",
     "TextError",
     "TokenFile",
     "Tokenizer",
     "TokenizerError",
+    "WordPieceTokenizer",
+    "corrupt_spans",
     "fingerprint",
     "iterate_text",
     "load_tokenizer",
+    "mask_tokens",
+    "next_token",
+    "pad",
     "read_text",
+    "sentence_pairs",
     "split",
     "stdlib_docstrings",
     "stdlib_documentation",

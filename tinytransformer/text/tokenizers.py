@@ -44,7 +44,8 @@ class Tokenizer(ABC):
     """
 
     type: ClassVar[str]
-    _lists: ClassVar[frozenset[str]]  # names of the fields in `to_dict` beside "type", each a list
+    _lists: ClassVar[frozenset[str]]  # names of the fields in `to_dict` that are lists
+    _switches: ClassVar[frozenset[str]] = frozenset()  # and of those that are true or false
     vocab_size: int
 
     @property
@@ -130,14 +131,17 @@ class Tokenizer(ABC):
         """
         if not isinstance(fields, dict) or fields.get("type") != cls.type:
             raise TokenizerError(f"these are not the fields of a tokenizer of type {cls.type!r}")
-        if different := sorted(map(repr, fields.keys() ^ {"type", *cls._lists})):
+        if different := sorted(map(repr, fields.keys() ^ {"type", *cls._lists, *cls._switches})):
             raise TokenizerError(
                 f"missing or unknown fields for a tokenizer of type {cls.type!r}: {', '.join(different)}"
             )
         for name in sorted(cls._lists):
             if not isinstance(fields[name], list):
                 raise TokenizerError(f"the field {name!r} of a tokenizer must be a list")
-        return cls(**{name: fields[name] for name in cls._lists})
+        for name in sorted(cls._switches):
+            if not isinstance(fields[name], bool):
+                raise TokenizerError(f"the field {name!r} of a tokenizer must be true or false")
+        return cls(**{name: fields[name] for name in (*cls._lists, *cls._switches)})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tokenizer to a JSON file, atomically; `load_tokenizer` reads it."""
@@ -229,7 +233,7 @@ class CharacterTokenizer(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """One id for each character of the vocabulary, seven for any other."""
-        _require_text(text)
+        require_text(text)
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         ids = self._ids[np.minimum(points, len(self._ids) - 1)]
         unknown = np.flatnonzero(ids == self._escape)
@@ -293,7 +297,7 @@ class ByteTokenizer(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """One id for each byte of the text's UTF-8."""
-        _require_text(text)
+        require_text(text)
         return np.frombuffer(_to_utf8(text), dtype=np.uint8).astype(np.int32)
 
     def _decode(self, ids: np.ndarray) -> str:
@@ -440,7 +444,7 @@ class BPETokenizer(Tokenizer):
         TypeError
             If `text` is not a string.
         """
-        _require_text(text)
+        require_text(text)
         if not (allow_special and self.special_tokens):
             return self._encode_pre_tokens(_PRE_TOKEN.findall(text))
         longest_first = sorted(self.special_tokens, key=len, reverse=True)
@@ -509,7 +513,14 @@ def tokenizer_from_dict(fields: dict[str, Any]) -> Tokenizer:
     >>> tokenizer_from_dict({"type": "byte"})
     ByteTokenizer(vocab_size=256)
     """
-    kinds: tuple[type[Tokenizer], ...] = (CharacterTokenizer, ByteTokenizer, BPETokenizer)
+    from tinytransformer.text.wordpiece import WordPieceTokenizer  # it is built on this module
+
+    kinds: tuple[type[Tokenizer], ...] = (
+        CharacterTokenizer,
+        ByteTokenizer,
+        BPETokenizer,
+        WordPieceTokenizer,
+    )
     for kind in kinds:
         if isinstance(fields, dict) and fields.get("type") == kind.type:
             return kind.from_dict(fields)
@@ -644,7 +655,8 @@ def _checked_special_tokens(special_tokens: Sequence[str]) -> list[str]:
     return texts
 
 
-def _require_text(text: object) -> None:
+def require_text(text: object) -> None:
+    """Raise a TypeError unless given a string."""
     if not isinstance(text, str):
         raise TypeError(f"encode takes a str, got {type(text).__name__}")
 
@@ -750,7 +762,7 @@ def _learn_merges(pre_tokens: Counter[str], number: int, progress: bool) -> list
             merges.append(pair)
             changes: Counter[tuple[int, int]] = Counter()
             for place in places.pop(pair):
-                for changed, change in _merge_word(words[place], pair, new):
+                for changed, change in merge_word(words[place], pair, new):
                     changes[changed] += change * weights[place]
                     if change > 0:
                         places[changed].add(place)
@@ -761,7 +773,7 @@ def _learn_merges(pre_tokens: Counter[str], number: int, progress: bool) -> list
     return merges
 
 
-def _merge_word(word: list[int], pair: tuple[int, int], new: int) -> Iterator[tuple[tuple[int, int], int]]:
+def merge_word(word: list[int], pair: tuple[int, int], new: int) -> Iterator[tuple[tuple[int, int], int]]:
     """Replace `pair` in a word by `new`, leftmost first; yield each pair that comes (1) or goes (-1).
 
     After each replacement the pairs are counted as the word then stands, so runs such as "aaaa", where

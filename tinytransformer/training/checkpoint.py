@@ -97,6 +97,16 @@ def save_checkpoint(
         If ``keep`` is less than 1.
     OSError
         If it cannot be written, or there is a checkpoint of that step; those that are there stay.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from tinytransformer.text import ByteTokenizer
+    >>> model = GPT(GPTConfig(vocab_size=256, context_length=5, d_model=8, num_heads=2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_checkpoint(folder, 7, model, ByteTokenizer(), optimizer_state={}, state={})
+    ...     path.name, sorted(file.name for file in path.iterdir())
+    ('step-00000007', ['checkpoint.json', 'model.safetensors', 'optimizer.safetensors'])
     """
     from safetensors.numpy import save_file
 
@@ -154,6 +164,16 @@ def latest_checkpoint(path: str | os.PathLike[str]) -> Path:
     ------
     CheckpointError
         If there is none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for step in ("step-00000009", "step-00000010"):
+    ...         Path(folder, step).mkdir()
+    ...         Path(folder, step, "checkpoint.json").touch()
+    ...     latest_checkpoint(folder).name
+    'step-00000010'
     """
     path = Path(path)
     try:
@@ -186,6 +206,17 @@ def load_checkpoint(path: str | os.PathLike[str], architecture: str | None = Non
     ------
     CheckpointError
         If it is missing, damaged, not ours, of a newer version, or of another architecture.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from tinytransformer.text import ByteTokenizer
+    >>> model = GPT(GPTConfig(vocab_size=256, context_length=5, d_model=8, num_heads=2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save_checkpoint(folder, 7, model, ByteTokenizer(), optimizer_state={}, state={})
+    ...     checkpoint = load_checkpoint(folder)
+    >>> checkpoint.tokenizer, checkpoint.state["step"], checkpoint.model.num_parameters()
+    (ByteTokenizer(vocab_size=256), 7, 3848)
     """
     folder = latest_checkpoint(path)
     where = f"cannot load {str(folder)!r}"

@@ -79,8 +79,8 @@ class BatchThreads:
         parts = numpy.array_split(numpy.arange(len(inputs)), min(self.threads, len(inputs)))
         # NumPy's error handling is part of the context: each thread takes it over
         for done in [self.pool.submit(contextvars.copy_context().run, part, rows) for rows in parts]:
-            loss, gradients = done.result()
-            total += loss
+            part_loss, gradients = done.result()
+            total += part_loss
             for p, g in zip(parameters, gradients, strict=True):
                 accumulate(p, g)
         return total

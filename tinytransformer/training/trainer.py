@@ -455,6 +455,13 @@ def steps_within(
     -------
     int
         At least 1.
+
+    Examples
+    --------
+    >>> from tinytransformer.models import GPT, GPTConfig
+    >>> model = GPT(GPTConfig(vocab_size=7, context_length=5, d_model=8, num_heads=2))
+    >>> steps_within(0.1, model, numpy.arange(40) % 7, TrainingSettings(batch_size=2)) >= 1
+    True
     """
     batches = Batches(train_tokens, settings.batch_size, model.config.context_length, settings.seed)
     rng_state = model.rng.bit_generator.state
