@@ -272,6 +272,19 @@ def test_dropout_is_of_training_and_comes_from_the_generator():
     np.testing.assert_array_equal(host(model(IDS).hidden), host(model(IDS).hidden))
 
 
+@pytest.mark.parametrize(
+    ("head", "shape"), [(BERTForSequenceClassification, (B, D)), (BERTForTokenClassification, (B, T, D))]
+)
+def test_embeddings_and_the_input_of_classifiers_are_dropped_out(head, shape):
+    model = bert(head).train()
+    dropped = []
+    for dropout in (model.encoder.dropout, model.dropout):
+        assert dropout.p == CONFIG.dropout
+        dropout.forward = lambda x: dropped.append(x.shape) or x
+    model(IDS)
+    assert dropped == [(B, T, D), shape]
+
+
 # --- training and fine-tuning ---
 
 
@@ -366,10 +379,10 @@ def test_without_a_pooler_there_is_no_pooled_output():
         ({"num_labels": True}, "num_labels must be a positive integer"),
         ({"type_vocab_size": 2.0}, "type_vocab_size must be a positive integer"),
         ({"num_heads": 4}, "num_heads=4 does not divide d_model=6"),
-        ({"activation": "swish"}, "activation must be one of"),
+        ({"activation": "swish"}, "activation must be 'gelu' or 'gelu_tanh' or 'relu'"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
-        ({"layer_norm_eps": 0.0}, r"layer_norm_eps must be in \(0, 1\)"),
-        ({"pad_token_id": 13}, "pad_token_id=13 is outside the vocabulary"),
+        ({"layer_norm_eps": 1.0}, r"layer_norm_eps must be in \[0, 1\)"),
+        ({"pad_token_id": 13}, "pad_token_id=13 is outside the vocabulary of 13"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(changes, message):

@@ -127,10 +127,18 @@ def test_the_newest_checkpoint_is_found_from_every_folder_around_it(saved):
 
 def test_newest_is_by_number_not_by_name(tmp_path):
     trainer = small_trainer(tmp_path)
-    for step in (99_999_999, 100_000_000):
+    for step in (99_999_999, 100_000_000, 100_000_001):
         trainer.step = step
         trainer.save()
-    assert load_checkpoint(tmp_path).state["step"] == 100_000_000
+        assert load_checkpoint(tmp_path).state["step"] == step
+    names = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"step-100000000", "step-100000001"}
+
+
+def test_a_folder_that_holds_no_description_is_no_checkpoint(tmp_path):
+    path = small_trainer(tmp_path).save()
+    (tmp_path / "checkpoints" / "step-00000099").mkdir()
+    assert latest_checkpoint(tmp_path) == path
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
@@ -142,6 +150,18 @@ def test_keep(tmp_path, keep):
         save_checkpoint(tmp_path, step, trainer.model, trainer.tokenizer, {}, {}, keep=keep)
     names = [f"step-{step:08d}" for step in (3, 5, 7, 11)[-keep:]]
     assert sorted(p.name for p in tmp_path.iterdir()) == [*names, "step-by-step"]
+
+
+def test_numbers_of_an_optimizer_come_back(tmp_path):
+    trainer = small_trainer()
+    state = {"steps": 3, "lr": 0.5, "moment": np.arange(6.0).reshape(2, 3).T}  # not contiguous
+    save_checkpoint(tmp_path, 3, trainer.model, trainer.tokenizer, state, {})
+    found = load_checkpoint(tmp_path).optimizer_state()
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "steps": 3,
+        "lr": 0.5,
+        "moment": [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]],
+    }
 
 
 def test_keep_of_none_is_refused(tmp_path):

@@ -280,7 +280,7 @@ def test_a_directory_and_a_short_text(empty, capsys):
         ("--layers -1", "--layers"),
         ("--layers two", "--layers"),
         ("--layers 1.5", "--layers"),
-        ("--positions random", "positions must be one of .*, not 'random'"),
+        ("--positions random", "positions must be .*, not 'random'"),
         ("--positions sinusoidal --d-model 9", "sinusoidal positions need an even number of features"),
         ("--dropout 1", "--dropout"),
         ("--dropout nan", "dropout"),
@@ -822,6 +822,13 @@ def test_a_terminal_without_utf8(inside):
     assert b"Traceback" not in err
     assert err == b""
     assert out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="arguments are text on Windows")
+def test_a_prompt_that_is_not_utf8(inside):
+    out, err = program("generate", "run", "--prompt", b"a\xffb", "--tokens", "2").communicate()
+    assert err == b""
+    assert out.startswith(b"a?b")
 
 
 def test_a_pipe_that_is_closed(inside):

@@ -287,17 +287,18 @@ def test_the_first_layer_that_overflows_is_named(broken, tmp_path, layer, parame
 
 
 def test_a_layer_that_breaks_only_where_dropout_leaves_much(tmp_path):
-    """The place is looked for with the same numbers drawn: with others it would not be found."""
-    found = set()
-    for seed in range(12):
+    """The place is looked for with the same numbers drawn: with others it would often not be found."""
+    found = []
+    for seed in range(15):
         trainer = small_trainer(model={**SIZES, "dropout": 0.9}, batch_size=1)
         trainer.model.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-        trainer.model.blocks[1].feed_forward.linear2.bias.data[...] = 1e38  # ten times as much if it is kept
+        trainer.model.blocks[1].feed_forward.linear2.bias.data[2] = 1e38  # ten times as much where it is kept
         try:
             trainer.train_step()
         except NonFiniteError as error:
-            found.add(re.search("first in (.*): train", str(error))[1])
-    assert found == {"layer blocks.1.dropout"}
+            found.append(re.search("first in (.*): train", str(error))[1])
+    assert 3 < len(found) < 12
+    assert set(found) == {"layer blocks.1.dropout"}
 
 
 def test_a_gradient_that_is_not_finite_is_named_nearest_to_the_loss(broken, tmp_path):
@@ -339,6 +340,7 @@ def test_a_loss_that_is_not_finite_in_the_second_of_three_batches(tmp_path):
     with pytest.raises(NonFiniteError, match=r"at step 1, first in layer blocks\.0\.norm1"):
         trainer.train_step()
     assert len(ids) == 2
+    assert trainer.model.blocks[0].norm1.forward is poisoned
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -407,6 +409,13 @@ def test_a_log_comes_back_whatever_was_cut_off_its_end(tmp_path_factory, rows, a
     assert log.rows() == [row for row in kept if row["step"] <= after]
     log.append({"step": 100})
     assert log.rows()[-1] == {"step": 100}
+
+
+def test_the_step_that_a_log_is_cut_after_stays(log):
+    for step in (1, 2, 3):
+        log.append({"step": step})
+    log.cut(after=2)
+    assert log.rows() == [{"step": 1}, {"step": 2}]
 
 
 def test_a_line_cut_short_costs_that_line_alone(log):

@@ -171,12 +171,12 @@ def _explained(error: Exception, name: str, arrays: list[Any]) -> Exception:
     """Return the error again with the operation, the shapes and, for mixed backends, the fix."""
     operands = [a for a in arrays if is_array(a)]
     backends = sorted({backend_name(a) for a in operands})
-    if len(backends) > 1:
+    if len(backends) > 1 and isinstance(error, TypeError):
         return TypeError(f"{name}: operands live on {' and '.join(backends)}: move one with .to(...)")
     kind = next((k for k in (IndexError, TypeError) if isinstance(error, k)), ValueError)
     shapes = " and ".join(str(tuple(a.shape)) for a in operands[:4]) or "no arrays"
     said = (str(error) or repr(error)).strip().splitlines()[0]
-    return kind(f"{name} on {shapes}: {said}")
+    return kind(said if said.startswith(f"{name}:") else f"{name} on {shapes}: {said}")
 
 
 def _by_position(signature_of: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -153,7 +153,7 @@ def train(
     heads: Annotated[int, typer.Option(min=1, help="Attention heads of each block.")] = 4,
     d_model: Annotated[int, typer.Option(min=1, help="Features of each position.")] = 96,
     context: Annotated[int, typer.Option(min=1, help="Tokens the model sees at once.")] = 64,
-    positions: Annotated[str, typer.Option(help="learned or sinusoidal.")] = "learned",
+    positions: Annotated[str, typer.Option(help="learned, sinusoidal or rotary.")] = "learned",
     tied_head: Annotated[
         bool, typer.Option("--tied-head/--untied-head", help="Share embeddings and output matrix.")
     ] = True,

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..autograd import formula, raw
+from ..backend import module_of
 from ..ops import erf, exp, logsumexp, max, sigmoid, sum, tanh, where
 from .masks import fitted
 
@@ -115,7 +116,7 @@ def masked_softmax(x: Any, mask: Any) -> Any:
     array([[1. , 0. ],
            [0.5, 0.5]])
     """
-    M = fitted(mask, x.shape)
+    M = fitted(mask, x.shape, module_of(raw(x)))
     x = where(M, x, -math.inf)
     largest = max(x, -1, keepdims=True)
     e = exp(x - where(raw(largest) > -math.inf, largest, 0))

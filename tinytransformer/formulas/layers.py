@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd import formula, raw
-from ..backend import to_numpy, xp
+from ..backend import module_of, to_numpy
 from ..ops import relu, take
 from .activations import silu
 
@@ -167,11 +167,11 @@ def embedding(ids: Any, W: Any) -> Any:
     array([[5., 6.],
            [1., 2.]])
     """
-    return take(W, checked_ids(ids, W.shape[0], "embedding"), axis=0)
+    return take(W, checked_ids(ids, W.shape[0], "embedding", module_of(raw(W))), axis=0)
 
 
-def checked_ids(ids: Any, size: int, name: str, ignored: int | None = None) -> Any:
-    """Return ids as an array where the operation runs, once they are known to be in [0, size).
+def checked_ids(ids: Any, size: int, name: str, module: Any, ignored: int | None = None) -> Any:
+    """Return ids as an array of this module, once they are known to be in [0, size).
 
     Ids that come from the host are checked there; a GPU would wrap a bad one silently, and looking at ids
     that live there already would stop it at every step.
@@ -187,7 +187,7 @@ def checked_ids(ids: Any, size: int, name: str, ignored: int | None = None) -> A
         if bad.any():
             first = int(on_host[bad].flat[0])
             raise IndexError(f"{name}: id {first} is outside [0, {size}): was another vocabulary used?")
-    return xp.asarray(ids if on_host is None else on_host)
+    return module.asarray(ids if on_host is None else on_host)
 
 
 @formula("Srivastava et al. 2014", r"x \odot m / (1 - p),\; m \sim \mathrm{Bernoulli}(1 - p)")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd import formula
+from ..autograd import formula, raw
+from ..backend import module_of
 from ..ops import mean, take_along_axis
 from .activations import log_softmax
 from .layers import checked_ids
@@ -23,8 +24,8 @@ def cross_entropy(
     r"""Mean negative logarithm of the probability given to the right class, in nats.
 
     .. math::
-        -\frac1N \sum_n \left[(1 - \varepsilon) \log p_n(y_n) + \frac{\varepsilon}{V} \sum_v \log p_n(v)\right],
-        \quad p_n = \mathrm{softmax}(z_n)
+        -\frac1N \sum_n \left[(1 - \varepsilon) \log p_n(y_n)
+        + \frac{\varepsilon}{V} \sum_v \log p_n(v)\right], \quad p_n = \mathrm{softmax}(z_n)
 
     Its exponential is the perplexity; uniform predictions give log V.
 
@@ -68,7 +69,9 @@ def cross_entropy(
     counted = y != ignore_index
     log_p = log_softmax(logits, axis=-1)  # (..., V)
     right = take_along_axis(log_p, (y * counted)[..., None], axis=-1)[..., 0]  # (...)
-    losses = -((1 - label_smoothing) * right + label_smoothing * mean(log_p, axis=-1)) * counted
+    if label_smoothing:
+        right = (1 - label_smoothing) * right + label_smoothing * mean(log_p, axis=-1)
+    losses = -right * counted
     if reduction == "none":
         return losses
     total = losses.sum()
@@ -79,7 +82,7 @@ def checked_targets(logits: Any, targets: Any, ignore_index: int, reduction: str
     """Return the targets as an array where the logits live, once shape and values are known to be right."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction {reduction!r} is none of 'mean', 'sum', 'none'")
-    y = checked_ids(targets, logits.shape[-1], "cross_entropy", ignore_index)
+    y = checked_ids(targets, logits.shape[-1], "cross_entropy", module_of(raw(logits)), ignore_index)
     if y.shape != tuple(logits.shape[:-1]):
         raise ValueError(
             f"cross_entropy: targets of shape {y.shape} for logits of shape {tuple(logits.shape)}; "

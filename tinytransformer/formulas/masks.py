@@ -107,7 +107,7 @@ class Mask:
             raise TypeError(f"Mask & {type(other).__name__}: wrap the other operand in Mask(...)")
         ndim = max(len(self.shape), len(other.shape))
         both = Mask(_with_axes(self.array, ndim) & _with_axes(other.array, ndim))
-        both.is_causal = self.is_causal or other.is_causal
+        both.is_causal = any(m.is_causal and m.shape[-2:] == both.shape[-2:] for m in (self, other))
         return both
 
     def __repr__(self) -> str:
@@ -124,14 +124,14 @@ def _with_axes(array: Any, ndim: int) -> Any:
     return array[(None,) * (ndim - array.ndim)]
 
 
-def fitted(mask: Any, shape: tuple[int, ...]) -> Any:
-    """Return the array of a mask with the axes of scores (..., T_q, T_k), where the operation runs."""
+def fitted(mask: Any, shape: tuple[int, ...], module: Any = xp) -> Any:
+    """Return the array of a mask with the axes of scores (..., T_q, T_k), as an array of this module."""
     if not isinstance(mask, Mask):
         raise TypeError(
             f"a mask must be a tinytransformer.Mask, not {type(mask).__name__}: "
             "write Mask(allowed) with True = may attend"
         )
-    array = xp.asarray(mask.array)
+    array = module.asarray(mask.array)
     if array.ndim < len(shape):
         array = _with_axes(array, len(shape))
     if array.ndim != len(shape) or any(m not in (1, n) for m, n in zip(array.shape, shape, strict=True)):

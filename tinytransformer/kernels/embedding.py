@@ -19,7 +19,7 @@ class Embedding:
         """Copy rows of W; save the ids."""
         if not (fusible(W) and W.ndim == 2):
             return NotImplemented
-        ids = checked_ids(ids, W.shape[0], "embedding")
+        ids = checked_ids(ids, W.shape[0], "embedding", xp)
         return xp.take(W, ids, axis=0), (ids, W.shape)
 
     # dL/dW_v = sum over all t with ids_t = v of dL/dy_t

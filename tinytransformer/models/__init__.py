@@ -14,11 +14,13 @@ from .bert_heads import (
 from .gpt import GPT, GPTConfig
 from .ngram import NGram
 from .source import GivenSource
+from .t5 import T5, T5Config
 from .transformer import Transformer, TransformerConfig
 
 __all__ = [
     "BERT",
     "GPT",
+    "T5",
     "BERTConfig",
     "BERTForMaskedLM",
     "BERTForNextSentence",
@@ -32,6 +34,7 @@ __all__ = [
     "GPTConfig",
     "GivenSource",
     "NGram",
+    "T5Config",
     "Transformer",
     "TransformerConfig",
 ]

@@ -14,6 +14,8 @@ from ..formulas import Mask, gelu, gelu_tanh
 from ..nn import Dropout, Embedding, LayerNorm, Linear, Module, ModuleList, TransformerEncoderLayer
 from ..ops import relu, tanh
 from ..tensor import Tensor
+from .config import check_config
+from .pretrained import PretrainedModel
 
 __all__ = ["BERT", "BERTConfig", "BERTOutput"]
 
@@ -66,23 +68,11 @@ class BERTConfig:
     num_labels: int = 2
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "max_positions", "d_model", "num_layers", "num_heads", "d_ff")
-        for name in (*sizes, "type_vocab_size", "num_labels"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"BERTConfig: {name} must be a positive integer, not {value!r}")
-        if self.d_model % self.num_heads:
-            raise ValueError(f"BERTConfig: num_heads={self.num_heads} does not divide d_model={self.d_model}")
-        if self.activation not in ACTIVATIONS:
+        check_config(self, {"activation": tuple(ACTIVATIONS)}, {"num_heads": "d_model"})
+        if self.pad_token_id >= self.vocab_size:
             raise ValueError(
-                f"BERTConfig: activation must be one of {[*ACTIVATIONS]}, not {self.activation!r}"
+                f"BERTConfig: pad_token_id={self.pad_token_id} is outside the vocabulary of {self.vocab_size}"
             )
-        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
-            raise ValueError(f"BERTConfig: dropout must be in [0, 1), not {self.dropout!r}")
-        if not isinstance(self.layer_norm_eps, (int, float)) or not 0 < self.layer_norm_eps < 1:
-            raise ValueError(f"BERTConfig: layer_norm_eps must be in (0, 1), not {self.layer_norm_eps!r}")
-        if not isinstance(self.pad_token_id, int) or not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(f"BERTConfig: pad_token_id={self.pad_token_id!r} is outside the vocabulary")
 
 
 class BERTOutput(NamedTuple):
@@ -101,7 +91,7 @@ def initialize(module: Module, rng: numpy.random.Generator) -> None:
             p.data[...] = module_of(p.data).asarray(rng.normal(0.0, 0.02, p.shape))
 
 
-class BERT(Module):
+class BERT(PretrainedModel):
     r"""An encoder: what each token means, given all tokens on both sides of it.
 
     .. math::

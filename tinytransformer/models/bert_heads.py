@@ -14,6 +14,7 @@ from ..nn import Dropout, LayerNorm, Linear, Module, Parameter
 from ..ops import take
 from ..tensor import Tensor
 from .bert import ACTIVATIONS, BERT, BERTConfig, BERTOutput, initialize
+from .pretrained import PretrainedModel
 
 __all__ = [
     "BERTForMaskedLM",
@@ -68,7 +69,7 @@ class MaskedLMHead(Module):
         return cross_entropy(self(rows, E), y.reshape(-1)[chosen])
 
 
-class _BERTWithHead(Module):
+class _BERTWithHead(PretrainedModel):
     """An encoder and, in each subclass, a head.
 
     Parameters

@@ -26,6 +26,7 @@ from ..nn import (
 )
 from ..tensor import Tensor
 from .config import check_config
+from .pretrained import PretrainedModel
 
 __all__ = ["GPT", "GPTConfig"]
 
@@ -159,7 +160,7 @@ class Block(Module):
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
-class GPT(Module):
+class GPT(PretrainedModel):
     r"""A causal language model: the probability of each token given those before it.
 
     .. math::
@@ -265,15 +266,16 @@ class GPT(Module):
         x = self.token_embedding(ids)  # (batch, T, d_model)
         if self.config.positions == "learned":
             x = x + self.position_embedding(positions)
-        elif self.config.positions == "sinusoidal":
-            # sines have size 1: the embeddings are scaled up to them, as in Vaswani et al. 2017, 3.4
-            sines = sinusoidal_positions(positions, self.config.d_model, x.dtype)
-            x = x * math.sqrt(self.config.d_model) + sines
+        with running(module_of(x.data)):  # what is new here is born where the model lives
+            if self.config.positions == "sinusoidal":
+                # sines have size 1: the embeddings are scaled up to them, as in Vaswani et al. 2017, 3.4
+                sines = sinusoidal_positions(to_numpy(raw(positions)), self.config.d_model, x.dtype)
+                x = x * math.sqrt(self.config.d_model) + sines
+            mask = Mask.causal(T, past + T)
+            if attention_mask is not None:
+                real = xp.asarray(to_numpy(raw(attention_mask)) != 0)  # (batch, T_k)
+                mask = mask & Mask(real[:, None, :])
         x = self.dropout(x)
-        mask = Mask.causal(T, past + T)
-        if attention_mask is not None:
-            real = xp.asarray(to_numpy(raw(attention_mask)) != 0)  # (batch, T_k), where masks are born
-            mask = mask & Mask(real[:, None, :])
         for i, block in enumerate(self.blocks):
             x = block(x, mask, positions, cache[i] if cache else None)
         x = self.norm(x)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..autograd import raw
 from ..backend import module_of
-from ..ops import take
+from ..ops import broadcast_to, take
 
 __all__ = ["GivenSource", "SourceCache"]
 
@@ -26,6 +26,22 @@ class SourceCache:
             self.memory = take(self.memory, module_of(raw(self.memory)).asarray(rows), axis=0)
             self.mask = None if self.mask is None else self.mask[rows]
 
+    def memory_for(self, targets: int) -> Any:
+        """Return the memory for each of so many targets, (targets, S, d_model).
+
+        Raises
+        ------
+        ValueError
+            If there is neither one source for all of them nor one for each.
+        """
+        sources, *rest = self.memory.shape
+        if sources not in (1, targets):
+            raise ValueError(
+                f"{sources} sources for {targets} targets: give one for all, or generate with the cache, "
+                "which follows the rows"
+            )
+        return broadcast_to(self.memory, (targets, *rest))
+
 
 class GivenSource:
     """A model with its source filled in: what it writes is scored as a `LanguageModel` does.
@@ -33,7 +49,7 @@ class GivenSource:
     Parameters
     ----------
     model : Module
-        Called as a `Transformer` is, and with its ``new_cache``.
+        A `Transformer` or `T5`.
     vocab_size : int
         Of what it writes.
     input_ids : integer array, shape (batch, S)
@@ -52,4 +68,11 @@ class GivenSource:
         self, input_ids: Any, attention_mask: Any = None, positions: Any = None, cache: Any = None
     ) -> Any:
         """Return logits (batch, T, V) of target tokens."""
-        return self.model(self.input_ids, input_ids, self.attention_mask, attention_mask, positions, cache)
+        return self.model(
+            self.input_ids,
+            attention_mask=self.attention_mask,
+            decoder_input_ids=input_ids,
+            decoder_attention_mask=attention_mask,
+            positions=positions,
+            cache=cache,
+        )

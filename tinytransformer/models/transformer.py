@@ -22,8 +22,8 @@ from ..nn import (
     TransformerDecoderLayer,
     TransformerEncoderLayer,
 )
-from ..ops import broadcast_to
 from ..tensor import Tensor
+from .config import check_config
 from .source import GivenSource, SourceCache
 
 __all__ = ["Transformer", "TransformerConfig"]
@@ -77,19 +77,9 @@ class TransformerConfig:
     label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        name = "TransformerConfig"
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (type(value) is not int or value < 1):
-                raise ValueError(f"{name}: {field.name} must be a positive integer, not {value!r}")
-            if field.type == "bool" and type(value) is not bool:
-                raise ValueError(f"{name}: {field.name} must be True or False, not {value!r}")
-            if field.type == "float" and (type(value) not in (int, float) or not 0 <= value < 1):
-                raise ValueError(f"{name}: {field.name} must be in [0, 1), not {value!r}")
-        if self.d_model % self.num_heads or self.d_model % 2:
-            raise ValueError(
-                f"{name}: d_model={self.d_model} must be even, and a multiple of num_heads={self.num_heads}"
-            )
+        check_config(self, {}, {"num_heads": "d_model"})
+        if self.d_model % 2:
+            raise ValueError(f"TransformerConfig: sines need an even d_model, not {self.d_model}")
 
 
 class Transformer(Module):
@@ -192,15 +182,9 @@ class Transformer(Module):
         positions: Any = None,
         cache: list[Any] | None = None,
     ) -> Tensor:
-        """Score the target (batch, T), given a memory (batch or 1, S, d_model); arguments as in `forward`."""
+        """Score the target (batch, T), given a memory (batch, S, d_model); arguments as in `forward`."""
         past = cache[1].length if cache else 0
         x = self._embed(self.target_embedding, decoder_input_ids, positions, past)  # (batch, T, d_model)
-        if memory.shape[0] not in (1, x.shape[0]):
-            raise ValueError(
-                f"Transformer: {memory.shape[0]} sources for {x.shape[0]} targets; give one for all, or "
-                "generate with the cache, which follows the rows"
-            )
-        memory = broadcast_to(memory, (x.shape[0], *memory.shape[1:]))  # (batch, S, d_model)
         mask, memory_mask = Mask.causal(x.shape[1], past + x.shape[1]), _padding(attention_mask)
         if decoder_attention_mask is not None:
             mask = mask & _padding(decoder_attention_mask)
@@ -246,9 +230,8 @@ class Transformer(Module):
         if source.memory is None:
             source.memory = self.encode(input_ids, attention_mask)
             source.mask = None if attention_mask is None else to_numpy(raw(attention_mask))
-        return self.decode(
-            decoder_input_ids, source.memory, source.mask, decoder_attention_mask, positions, cache
-        )
+        memory = source.memory_for(len(decoder_input_ids))  # (batch, S, d_model)
+        return self.decode(decoder_input_ids, memory, source.mask, decoder_attention_mask, positions, cache)
 
     def loss(self, input_ids: Any, attention_mask: Any, decoder_input_ids: Any, labels: Any) -> Tensor:
         """Mean cross-entropy of the labels (batch, T), smoothed as configured; -100 does not count."""

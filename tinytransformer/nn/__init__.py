@@ -1,5 +1,6 @@
 """Modules: parameters and the formulas they go into, with PyTorch's names."""
 
+from . import lora
 from .attention import KeyValueCache, MultiHeadAttention
 from .layers import Dropout, Embedding, FeedForward, GatedFeedForward, LayerNorm, Linear, RMSNorm
 from .module import Module, ModuleList, Parameter, Sequential
@@ -21,4 +22,5 @@ __all__ = [
     "Sequential",
     "TransformerDecoderLayer",
     "TransformerEncoderLayer",
+    "lora",
 ]

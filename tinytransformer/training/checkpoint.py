@@ -117,8 +117,10 @@ def save_checkpoint(
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(model.state_dict(), partial / "model.safetensors")
-    save_file({k: numpy.asarray(v) for k, v in optimizer_state.items()}, partial / "optimizer.safetensors")
+    for name, values in {"model": model.state_dict(), "optimizer": optimizer_state}.items():
+        # safetensors writes the memory as it lies, whatever the order of the axes
+        arrays = {key: numpy.asarray(value, order="C") for key, value in values.items()}
+        save_file(arrays, partial / f"{name}.safetensors")
     description = {
         "format": FORMAT,
         "version": VERSION,

@@ -241,7 +241,7 @@ class Trainer:
                     raise KeyboardInterrupt
 
     def _open_folder(self) -> None:
-        """Drop the log of steps that will be taken again, and save what there is before the first of them."""
+        """Save what there is before the first step, and drop the log of steps that will be taken again."""
         if self.folder is None or self.log is None:
             return
         newest = max(checkpoints_in(self.folder / "checkpoints"), default=-1)
@@ -250,9 +250,9 @@ class Trainer:
                 f"cannot go on from step {self.step} in {str(self.folder)!r}: it holds a checkpoint of step "
                 f"{newest}; go on from that one, or remove those of later steps"
             )
-        self.log.cut(after=self.step)
         if newest < self.step:
             self.save()
+        self.log.cut(after=self.step)
 
     def train_step(self) -> dict[str, Any]:
         """Take one optimizer step and return its row for the log.

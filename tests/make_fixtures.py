@@ -1,0 +1,156 @@
+"""Make tests/fixtures/: small models of the transformers library in its own files, and what they compute.
+
+Run it where torch and transformers are: ``python tests/make_fixtures.py``. The tests need neither.
+"""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import torch
+import transformers as hf
+from reference import DIRECTIONS, cotangent, direction
+from safetensors.torch import save_file
+
+FIXTURES = Path(__file__).parent / "fixtures"
+V, LAYERS, D_FF = 53, 2, 37  # pairwise different sizes, so that no two axes can be exchanged unseen
+STOP = 7
+
+GPT2 = {"vocab_size": V, "n_embd": 21, "n_head": 3, "n_layer": LAYERS, "bos_token_id": None}
+GPT2 |= {"eos_token_id": STOP, "pad_token_id": 0}
+BERT = {"vocab_size": V, "hidden_size": 21, "num_attention_heads": 3, "num_hidden_layers": LAYERS}
+BERT |= {"intermediate_size": D_FF, "max_position_embeddings": 19, "type_vocab_size": 2}
+LLAMA = {"vocab_size": V, "hidden_size": 30, "num_attention_heads": 5, "num_key_value_heads": 1}
+LLAMA |= {"num_hidden_layers": LAYERS, "intermediate_size": D_FF, "max_position_embeddings": 19}
+LLAMA |= {"bos_token_id": None, "eos_token_id": STOP, "pad_token_id": 0}
+T5 = {"vocab_size": V, "d_model": 22, "d_kv": 5, "d_ff": D_FF, "num_heads": 3, "num_layers": 1}
+T5 |= {"num_decoder_layers": LAYERS, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 11}
+T5 |= {"eos_token_id": STOP, "pad_token_id": 0, "decoder_start_token_id": 0}
+
+
+def models():
+    """Yield a name and a model; their weights are drawn later."""
+    yield "gpt2-tied", hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2, n_positions=19, n_inner=D_FF))
+    # four times as wide inside by default, other epsilon, another approximation's name, untied
+    other = {"n_positions": 17, "layer_norm_epsilon": 1e-3, "activation_function": "gelu_pytorch_tanh"}
+    yield "gpt2-untied", hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2, **other, tie_word_embeddings=False))
+    yield "bert-pretraining", hf.BertForPreTraining(hf.BertConfig(**BERT, hidden_act="gelu_new"))
+    yield "bert-classifier", hf.BertForSequenceClassification(hf.BertConfig(**BERT, num_labels=5))
+    rope = {"rope_type": "default", "rope_theta": 500.0}
+    yield "llama-untied", hf.LlamaForCausalLM(hf.LlamaConfig(**LLAMA, rope_parameters=rope))
+    grouped = {**LLAMA, "hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 2}
+    yield "llama-tied", hf.LlamaForCausalLM(hf.LlamaConfig(**grouped, tie_word_embeddings=True))
+    yield "t5-v1.0", hf.T5ForConditionalGeneration(hf.T5Config(**T5))
+    gated = hf.T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    model = hf.T5ForConditionalGeneration(gated)
+    model.lm_head.weight = torch.nn.Parameter(torch.empty(V, T5["d_model"]))  # as in the published files
+    yield "t5-v1.1", model
+
+
+def draw(model, seed):
+    """Draw weights so large that every part of the model shows in its output."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            size = 1.2 * p.shape[-1] ** -0.5 if p.ndim == 2 else 0.3
+            size = 1.2 if name == "shared.weight" else size  # T5 divides its logits
+            p.copy_(torch.randn(p.shape, generator=generator) * size)
+            if p.ndim == 1 and name.endswith("weight"):  # a gain
+                p.add_(1)
+
+
+def inputs(name):
+    """Ids with padding, each kind of model on the side where it has it."""
+    ids = torch.tensor([[3, 14, 15, 9, 26, 5, 35], [8, 9, 7, 9, 0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]])
+    if name.startswith(("gpt2", "llama")):
+        return {"input_ids": ids.flip(1), "attention_mask": mask.flip(1)}
+    if name.startswith("bert"):
+        segments = torch.tensor([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 0, 0, 0]])
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
+    target = torch.tensor([[0, 31, 41, 5, 9], [0, 27, 18, 28, 18]])
+    return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": target}
+
+
+def expectations(name, model):
+    """Compute, in float64, logits, gradients along fixed directions, and what is generated."""
+    given = inputs(name)
+    extra = {}
+    if name.startswith(("gpt2", "llama")):
+        extra["position_ids"] = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    outputs = model(**given, **extra, use_cache=False) if "bert" not in name else model(**given)
+    found = dict(given) | extra
+    real = given["attention_mask"].bool()
+    loss = 0.0
+    heads = [outputs[0]] if "pretraining" not in name else [outputs.prediction_logits, outputs.seq_relationship_logits]
+    for number, logits in enumerate(heads):
+        found[f"logits.{number}"] = logits.detach()
+        weight = torch.from_numpy(cotangent(logits.shape))
+        if logits.shape[:2] == real.shape:  # outputs at padding mean nothing
+            weight = weight * real[:, :, None]
+        loss = loss + (weight * logits).sum()
+    loss.backward()
+    for key, p in model.named_parameters():
+        g = p.grad.reshape(-1)
+        along = [g @ torch.from_numpy(direction(g.numel(), k)) for k in range(DIRECTIONS)]
+        found[f"gradient.{key}"] = torch.stack([g.norm(), *along])
+    if "bert" not in name:
+        given.pop("decoder_input_ids", None)
+        settings = {"max_new_tokens": 8, "do_sample": False}
+        settings["use_cache"] = "t5" not in name  # its cache has as many layers as the encoder, one too few
+        found["greedy"] = model.generate(**given, **settings)
+        for penalty in (1.0, 0.3):
+            found[f"beam.{penalty}"] = model.generate(
+                **given, **settings, num_beams=3, early_stopping="never", length_penalty=penalty
+            )
+    return {key: value.contiguous() for key, value in found.items()}
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Let the reference compute in float64 where it rounds to float32: in its norms and rotary positions."""
+    names = {"float32": torch.float64, "float": torch.float64}
+    with contextlib.ExitStack() as stack:
+        for name, dtype in names.items():
+            stack.enter_context(mock.patch.object(torch, name, dtype))
+        stack.enter_context(mock.patch.object(torch.Tensor, "float", torch.Tensor.double))
+        yield
+
+
+def as_of_old(state):
+    """Give the keys the endings that TensorFlow's BERT had."""
+    return {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for key, value in state.items()
+    }
+
+
+def main():
+    """Write all of them anew."""
+    for seed, (name, model) in enumerate(models()):
+        folder = FIXTURES / name
+        shutil.rmtree(folder, ignore_errors=True)
+        draw(model, seed)
+        model.eval()
+        model.save_pretrained(folder, max_shard_size="25KB" if name == "gpt2-untied" else "5GB")
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        if name == "bert-classifier":  # and in the file format of old
+            torch.save(as_of_old(model.state_dict()), folder / "pytorch_model.bin")
+            (folder / "model.safetensors").unlink()
+        if name == "t5-v1.1":  # as the published files say it
+            path = folder / "config.json"
+            config = json.loads(path.read_text())
+            config["tie_word_embeddings"] = config.pop("scale_decoder_outputs")
+            path.write_text(json.dumps(config, indent=2))
+        with double_precision():
+            exact = dict(models())[name].double().eval()
+            exact.load_state_dict(model.state_dict())
+            found = expectations(name, exact)
+        save_file(found, folder / "expected.safetensors")
+        print(name, sum(file.stat().st_size for file in folder.iterdir()), "bytes")
+
+
+if __name__ == "__main__":
+    main()
