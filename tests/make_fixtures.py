@@ -26,7 +26,11 @@ LLAMA = {"vocab_size": V, "hidden_size": 30, "num_attention_heads": 5, "num_key_
 LLAMA |= {"num_hidden_layers": LAYERS, "intermediate_size": D_FF, "max_position_embeddings": 19}
 LLAMA |= {"bos_token_id": None, "eos_token_id": STOP, "pad_token_id": 0}
 T5 = {"vocab_size": V, "d_model": 22, "d_kv": 5, "d_ff": D_FF, "num_heads": 3, "num_layers": 1}
-T5 |= {"num_decoder_layers": LAYERS, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 11}
+T5 |= {
+    "num_decoder_layers": LAYERS,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 11,
+}
 T5 |= {"eos_token_id": STOP, "pad_token_id": 0, "decoder_start_token_id": 0}
 
 
@@ -84,7 +88,11 @@ def expectations(name, model):
     found = dict(given) | extra
     real = given["attention_mask"].bool()
     loss = 0.0
-    heads = [outputs[0]] if "pretraining" not in name else [outputs.prediction_logits, outputs.seq_relationship_logits]
+    heads = (
+        [outputs[0]]
+        if "pretraining" not in name
+        else [outputs.prediction_logits, outputs.seq_relationship_logits]
+    )
     for number, logits in enumerate(heads):
         found[f"logits.{number}"] = logits.detach()
         weight = torch.from_numpy(cotangent(logits.shape))

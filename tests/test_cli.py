@@ -106,7 +106,6 @@ def test_help_is_complete_and_its_examples_are_real(name, capsys):
     options = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
     for option in options:
         assert option in text
-    assert text.isascii() or name == "train"
     examples = re.findall(r"^ +tinytransformer (\S+)(.*)", text[text.index("Examples:") :], re.MULTILINE)
     assert len(examples) >= 2
     for example, arguments in examples:
@@ -325,7 +324,7 @@ def test_a_device_that_is_not_there(inside, capsys, command, monkeypatch):
 
 def test_unknown_commands(inside, capsys):
     refused(capsys, "trian", "trian")
-    refused(capsys, "checkpoint", "generate")
+    refused(capsys, "(?i:checkpoint)", "generate")
 
 
 @pytest.mark.parametrize("width", ["20", "200"])
@@ -335,12 +334,19 @@ def test_errors_are_one_line_whatever_the_terminal(inside, capsys, monkeypatch, 
     refused(capsys, "--colour", "train", "--colour", "red")
 
 
-def test_too_little_memory_is_said_in_one_line(empty, capsys, monkeypatch):
-    def none_left(*_):
-        raise MemoryError
+@pytest.mark.parametrize(
+    ("error", "match", "code"),
+    [
+        (MemoryError(), "there is not enough memory: use a smaller model", 1),
+        (OverflowError("too large\nfor C"), "too large for C", 2),
+    ],
+)
+def test_what_the_machine_cannot_do_is_said_in_one_line(empty, capsys, monkeypatch, error, match, code):
+    def impossible(*_):
+        raise error
 
-    monkeypatch.setattr(GPT, "__init__", none_left)
-    refused(capsys, "there is not enough memory: use a smaller model", "train", *SMALL, code=1)
+    monkeypatch.setattr(GPT, "__init__", impossible)
+    refused(capsys, match, "train", *SMALL, code=code)
 
 
 # --- the output folder ---

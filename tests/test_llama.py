@@ -115,7 +115,7 @@ def neighbours(x, positions, theta):
 
 
 WRONG_ROTATIONS = {
-    "backwards": lambda x, p, theta: tt.rotary_positions(x, -np.asarray(p), theta) if x.shape[1] == 2 else x,
+    "backwards": lambda x, p, theta: tt.rotary_positions(x, -np.asarray(p), theta),
     "neighbours": neighbours,
     "another base": lambda x, p, theta: tt.rotary_positions(x, p, 10000.0),
     "queries only": lambda x, p, theta: x if x.shape[1] == GROUPS else tt.rotary_positions(x, p, theta),
@@ -222,6 +222,24 @@ def test_all_paths_through_the_layer_agree(options):
         parts = [layer(x[:, s], cache=cache).numpy() for s in (slice(0, 3), slice(3, 4), slice(4, 7))]
         expected = layer(x, mask=mask).numpy()
     np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gated_layer_uses_its_biases_and_its_activation():
+    layer, x = (
+        nn.GatedFeedForward(5, 7, tt.tanh, bias=True, rng=8, dtype="float64"),
+        np.arange(15.0).reshape(3, 5),
+    )
+    gate, up, down = ([m.weight.numpy(), m.bias.numpy()] for m in (layer.gate, layer.up, layer.down))
+    inner = np.tanh(x @ gate[0] + gate[1]) * (x @ up[0] + up[1])
+    np.testing.assert_allclose(layer(x).numpy(), inner @ down[0] + down[1], rtol=1e-12)
+
+
+def test_the_last_matrix_of_each_branch_starts_smaller():
+    model = GPT(GPTConfig.llama(V, d_model=96, num_layers=8), np.random.default_rng(0))
+    for name, p in model.blocks[3].named_parameters():
+        if p.ndim == 2:
+            expected = 0.02 / 4 if name.endswith(("W_O.weight", "down.weight")) else 0.02
+            assert p.numpy().std() == pytest.approx(expected, rel=0.1), name
 
 
 def test_heads_that_cannot_be_shared_are_refused():

@@ -253,9 +253,10 @@ def test_half_of_the_pairs_are_random_and_the_others_have_nothing_between():
         if pair.label == 0:
             assert runs_on(places, a + b)
         else:
-            sources.append(places[b[0]][0])
+            sources.append(places[b[0]])
         borders.append(a[-1])
-    assert len(set(sources)) > 250  # of 997, drawn about 500 times with replacement
+    assert len({document for document, _ in sources}) > 250  # of 997, drawn about 500 times
+    assert np.mean([rank > 0 for _, rank in sources]) > 0.5  # from a random sentence on
     ends = {text[i][-1] for text in texts for i in range(len(text) - 1)}
     assert set(borders) <= ends  # only whole sentences
 

@@ -70,6 +70,8 @@ def test_imports_point_one_way():
             if LAYERS.index(there) > LAYERS.index(here):
                 if path.name == "tensor.py" and name in (("ops",), ("autograd",)):
                     continue  # at its bottom: a Tensor's methods are operations, which are made of Tensors
+                if path == PACKAGE / "models" / "pretrained.py" and name == ("pretrained",):
+                    continue  # when called: a model is asked to read itself from a file
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {'.'.join(name)}")
     assert wrong == []
 

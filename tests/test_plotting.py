@@ -392,3 +392,15 @@ def test_no_display_and_no_pyplot_are_needed(tmp_path):
     environment |= {"MPLBACKEND": "tkagg", "PYTHONPATH": root}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "loss.png").read_bytes().startswith(PNG_SIGNATURE)
+
+
+def test_a_long_training_loss_is_averaged():
+    """1,003 rows are more than four times 250: means of five, the last of three."""
+    rng = np.random.default_rng(0)
+    losses = rng.normal(3, 1, 1003)
+    figure = loss_curve([{"step": 10 * i, "loss": loss} for i, loss in enumerate(losses)])
+    drawn = line(figure, "training")
+    np.testing.assert_allclose(drawn.get_ydata()[:-1], losses[:1000].reshape(200, 5).mean(axis=1))
+    assert drawn.get_ydata()[-1] == pytest.approx(losses[1000:].mean())
+    np.testing.assert_array_equal(drawn.get_xdata()[[0, -1]], [40, 10020])
+    assert figure.axes[0].texts[0].get_text() == "training (5 steps)"

@@ -187,6 +187,15 @@ def test_sines_are_of_the_order_of_the_embeddings_from_the_start():
     assert 0.8 < np.std(embedded[0][0] - sines) < 1.2
 
 
+def test_embeddings_are_dropped_out_in_training():
+    model, dropped = transformer().train(), []
+    model.dropout.forward = lambda x: dropped.append(x.shape) or x
+    model(SOURCE, TARGET)
+    assert dropped == [(*SOURCE.shape, D), (*TARGET.shape, D)]
+    assert {m.p for m in model.modules() if isinstance(m, tt.nn.Dropout)} == {0.3}
+    assert np.abs(host(model(SOURCE, TARGET)) - host(model(SOURCE, TARGET))).max() > 1e-6
+
+
 # --- the cache, and generation ---
 
 

@@ -26,7 +26,7 @@ from .gradcheck import GradientError as GradientError, gradcheck as gradcheck
 
 __version__ = "0.1.0"
 
-_LAZY = ("generation", "models", "nn", "optim", "plotting", "text", "training")
+_LAZY = ("generation", "models", "nn", "optim", "plotting", "pretrained", "text", "training")
 
 if TYPE_CHECKING:
     from . import generation as generation
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from . import nn as nn
     from . import optim as optim
     from . import plotting as plotting
+    from . import pretrained as pretrained
     from . import text as text
     from . import training as training
 

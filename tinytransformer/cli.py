@@ -433,9 +433,7 @@ def _tokenizer(path: Path | None, kind: str, vocab_size: int) -> Any:
     if kind == "char":
         return CharacterTokenizer.train(_text(path))
     if kind == "byte":
-        next(
-            iter(_text(path))
-        )  # a file that is missing, empty or binary is told of before anything is written
+        next(iter(_text(path)))  # what is no text is told of before anything is written
         return ByteTokenizer()
 
     def beginning() -> Any:

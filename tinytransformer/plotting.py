@@ -34,6 +34,7 @@ FONT_SIZE, SMALLEST_FONT_SIZE = 10, 6  # points
 LINE_HEIGHT = 1.3 / 72  # inches per point of font size
 PIXELS_PER_INCH = 160
 MOST_COLUMNS = 4  # heads side by side
+MOST_POINTS = 250  # of the training loss: single batches of a long run would only be noise
 
 LATIN_FONT = "DejaVu Sans"  # comes with matplotlib
 CHINESE_FONTS = (
@@ -82,6 +83,10 @@ def loss_curve(
     -------
     matplotlib.figure.Figure
 
+    Notes
+    -----
+    A training loss of more than 250 rows is drawn as means of as many rows as it takes to have fewer.
+
     Raises
     ------
     ValueError
@@ -108,8 +113,9 @@ def loss_curve(
     fonts = _fonts()
     axes = _add_axes(figure)
     labels = []  # (height, text, colour)
-    steps, losses = _series(history, "loss")
+    steps, losses, together = _averaged(*_series(history, "loss"))
     if len(steps):
+        training = "training" if together == 1 else f"training ({together} steps)"
         axes.plot(
             steps,
             scale * losses,
@@ -120,7 +126,7 @@ def loss_curve(
             markevery=[-1],
             label="training",
         )
-        labels.append((scale * losses[-1], "training", BLUE))  # of one batch: its value would say little
+        labels.append((scale * losses[-1], training, BLUE))  # of few batches: its value would say little
     steps, losses = _series(history, "validation_loss")
     if len(steps):
         axes.plot(steps, scale * losses, "o-", color=VERMILION, linewidth=2, markersize=4, label="validation")
@@ -304,6 +310,16 @@ def _series(
             steps.append(row["step"])
             values.append(row[key])
     return np.array(steps, dtype=np.float64), np.array(values, dtype=np.float64)
+
+
+def _averaged(steps: NDArray, losses: NDArray) -> tuple[NDArray, NDArray, int]:
+    """Mean of every so many losses, so that at most `MOST_POINTS` remain, each at its last step."""
+    together = math.ceil(len(losses) / MOST_POINTS) or 1
+    starts = np.arange(0, len(losses), together)
+    ends = np.minimum(starts + together, len(losses))
+    if not len(losses):
+        return steps, losses, 1
+    return steps[ends - 1], np.add.reduceat(losses, starts) / (ends - starts), together
 
 
 def _label_at_the_right(axes: Axes, labels: Sequence[tuple[float, str, str]], gap: float) -> None:

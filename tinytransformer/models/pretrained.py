@@ -17,7 +17,10 @@ class PretrainedModel(Module):
 
     @classmethod
     def from_pretrained(
-        cls, path_or_name: str | os.PathLike[str], dtype: Any = None, rng: numpy.random.Generator | None = None
+        cls,
+        path_or_name: str | os.PathLike[str],
+        dtype: Any = None,
+        rng: numpy.random.Generator | None = None,
     ) -> Any:
         """Read a model from a folder, a GGUF file, or the Hugging Face Hub: `pretrained.load_pretrained`.
 

@@ -20,7 +20,7 @@ import numpy
 from ..autograd import no_grad
 from ..backend import module_of, move, to_numpy
 from ..formulas import linear
-from .layers import Linear, Random, drawn
+from .layers import Linear, Random
 from .module import Module, Parameter, fitting
 
 __all__ = ["LoRALinear", "add", "load", "load_state_dict", "merge", "save", "state_dict"]
@@ -38,7 +38,7 @@ class LoRALinear(Module):
     rank : int
         r.
     alpha : float
-        What the correction is multiplied by, times r.
+        The correction is multiplied by alpha / r.
     rng : numpy.random.Generator or int, optional
         Draws A: normal with variance 1/in_features.
 
@@ -58,9 +58,9 @@ class LoRALinear(Module):
     def __init__(self, base: Linear, rank: int, alpha: float, *, rng: Random = None):
         inputs, outputs = base.weight.shape
         dtype, backend = base.weight.dtype, base.weight.backend
-        A = drawn(numpy.random.default_rng(rng).normal(0, inputs**-0.5, (inputs, rank)), dtype)
+        A = numpy.random.default_rng(rng).normal(0, inputs**-0.5, (inputs, rank))
         self.base = base
-        self.A = Parameter(move(A.data, backend))
+        self.A = Parameter(move(A.astype(dtype), backend))
         self.B = Parameter(move(numpy.zeros((rank, outputs), dtype), backend))
         self.alpha = alpha
 
@@ -275,8 +275,8 @@ def load(model: Module, path: str | os.PathLike[str]) -> list[str]:
         raise ValueError(f"lora.load: {os.fspath(path)!r} is damaged: {error}") from None
     if about.get("format") != FORMAT:
         raise ValueError(f"lora.load: {os.fspath(path)!r} was not written by lora.save")
-    paths = list(dict.fromkeys(name.rpartition(".")[0] for name in state))
-    add(model, int(about["rank"]), json.loads(about["alpha"]), paths)
+    targets = {name.rpartition(".")[0] for name in state}
+    paths = add(model, int(about["rank"]), json.loads(about["alpha"]), sorted(targets))
     try:
         load_state_dict(model, state)
     except ValueError:

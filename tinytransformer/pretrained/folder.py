@@ -14,7 +14,7 @@ import numpy
 from ..text.tokenizers import atomic_file
 from .pickle_reader import read_pickle
 
-__all__ = ["PretrainedError", "find", "read_config", "read_tensors", "write_folder"]
+__all__ = ["PretrainedError"]
 
 DTYPES = {
     "F64": "<f8",
@@ -136,7 +136,9 @@ def _read_shards(index: Path) -> dict[str, numpy.ndarray]:
     problems = []
     for name in sorted(set(places.values())):
         if not re.fullmatch(r"[\w-][\w.-]*", name):  # a file beside the index and nowhere else
-            raise PretrainedError(f"{str(index)!r} points to {name!r}, which is not the name of a file beside it")
+            raise PretrainedError(
+                f"{str(index)!r} points to {name!r}, which is not the name of a file beside it"
+            )
         shard = _read_file(index.parent / name)
         listed = {key for key, place in places.items() if place == name}
         problems += [f"{key} is not in {name}" for key in sorted(listed - shard.keys())]

@@ -26,13 +26,13 @@ from ..models import (
     T5Config,
 )
 
-__all__ = ["ARCHITECTURES", "Architecture", "Field", "Row"]
+__all__ = ["ARCHITECTURES"]
 
 REQUIRED = object()
 
 
 class Row(NamedTuple):
-    """Where a module of ours lies in a file: its weight and bias, if it has them; ``*`` is a layer's number."""
+    """Where a module of ours lies in a file, with its weight and bias; ``*`` is the number of a layer."""
 
     ours: str
     theirs: str
@@ -80,8 +80,8 @@ class Architecture:
         Keys of what is no parameter; they are not read.
     renamed : dict of str to str
         Endings of keys in old files, and what they are called now.
-    at_least : callable
-        The number of weights of a model with this config, or a little less.
+    about : callable
+        About as many weights as a model with this config has, at least in its large tensors.
     build : callable
         Makes a model of a class: ``build(cls, config, rng, dtype, keys)``.
     choose : callable
@@ -97,7 +97,7 @@ class Architecture:
     rows: tuple[Row, ...]
     fields: tuple[Field, ...]
     prefix: str
-    at_least: Callable[[Any], int]
+    about: Callable[[Any], int]
     fixed: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     switches: dict[str, Any] = dataclasses.field(default_factory=dict)
     inner: str = ""
@@ -116,7 +116,7 @@ class Architecture:
         return row.theirs.replace("*", number[0] if number else "") + f".{kind}", row
 
 
-# --- GPT-2. Its Conv1D holds weights as (in, out), as our Linear does: nothing is transposed but an untied head. ---
+# --- GPT-2: its Conv1D holds weights as (in, out), as our Linear does; an untied head is the other way ---
 
 GPT2 = Architecture(
     model_type="gpt2",
@@ -159,7 +159,7 @@ GPT2 = Architecture(
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
     },
-    at_least=lambda config: config.num_parameters,
+    about=lambda config: config.num_parameters,
 )
 
 
@@ -218,7 +218,7 @@ LLAMA = Architecture(
         "mlp_bias": (False,),
     },
     switches={"normalization": "rms", "positions": "rotary", "feed_forward": "swiglu", "bias": False},
-    at_least=lambda config: config.num_parameters,
+    about=lambda config: config.num_parameters,
     prepare=_prepare_llama,
 )
 
@@ -242,7 +242,7 @@ def _prepare_bert(values: dict[str, Any]) -> dict[str, Any]:
 def _choose_bert(name: str, keys: Collection[str]) -> str:
     """Believe the file that holds both heads of pretraining; the config of bert-base names only one."""
     both = {"cls.seq_relationship.weight", "cls.predictions.bias"} <= set(keys)
-    return "BertForPreTraining" if both else name or "BertModel"
+    return "BertForPreTraining" if both else name
 
 
 BERT_FILES = Architecture(
@@ -313,8 +313,9 @@ BERT_FILES = Architecture(
         "add_cross_attention": (False,),
         "tie_word_embeddings": (True,),
     },
-    at_least=lambda c: (
-        c.vocab_size * c.d_model + c.num_layers * (4 * c.d_model**2 + 2 * c.d_model * c.d_ff)
+    about=lambda c: (
+        (c.vocab_size + c.max_positions + c.type_vocab_size + c.num_labels) * c.d_model
+        + c.num_layers * (4 * c.d_model**2 + 2 * c.d_model * c.d_ff)
     ),
     build=_build_bert,
     choose=_choose_bert,
@@ -395,7 +396,7 @@ T5_FILES = Architecture(
         Field("scale_decoder_outputs", "tied_head"),
     ),
     fixed={"is_encoder_decoder": (True,), "is_decoder": (False,)},
-    at_least=lambda c: (
+    about=lambda c: (
         c.vocab_size * c.d_model
         + (c.num_layers + c.num_decoder_layers) * c.d_model * (4 * c.num_heads * c.d_kv + 2 * c.d_ff)
         + c.relative_buckets * c.num_heads

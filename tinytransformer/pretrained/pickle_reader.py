@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy
 
-__all__ = ["read_pickle"]
-
 # storage of PyTorch: dtype on disk, and whether it is bfloat16, the upper half of a float32
 STORAGES = {
     "torch.DoubleStorage": ("<f8", False),
@@ -70,7 +68,12 @@ def read_pickle(path: Path) -> dict[str, numpy.ndarray]:
             return _read_archive(archive, path.stat().st_size)
     except zipfile.BadZipFile:
         raise ValueError("it is no zip archive: truncated, or saved by a PyTorch before 1.6") from None
-    except (EOFError, NotImplementedError, RuntimeError, struct.error) as error:  # cut short, or not stored plainly
+    except (
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        struct.error,
+    ) as error:  # cut short, or not stored plainly
         raise ValueError(f"it is damaged: {error}") from None
 
 
@@ -129,7 +132,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> num
         return numpy.zeros(shape, storage.dtype)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if last >= len(storage) or math.prod(shape) > len(storage):
-        raise ValueError(f"it describes a tensor of shape {shape} that is not in its storage of {len(storage)}")
+        raise ValueError(
+            f"it describes a tensor of shape {shape} that is not in its storage of {len(storage)}"
+        )
     step = storage.itemsize
     return numpy.lib.stride_tricks.as_strided(
         storage[offset:], shape, [stride * step for stride in strides], writeable=False
@@ -159,12 +164,13 @@ def _run(program: bytes, storage: Callable[[Any], numpy.ndarray]) -> Any:
         return items[::-1]
 
     try:
+        argument: Any
         for instruction, argument, _ in pickletools.genops(program):
             name = instruction.name
             if name in ("PROTO", "FRAME"):
                 continue
             if name == "STOP":
-                return stack.pop()
+                break
             if name in CONSTANTS:
                 stack.append(CONSTANTS[name])
             elif name in LITERALS:
@@ -213,9 +219,9 @@ def _run(program: bytes, storage: Callable[[Any], numpy.ndarray]) -> Any:
                 stack.pop()  # attributes of a state dict: versions of modules, which are not needed
             else:
                 raise ValueError(f"its instruction {name} is not needed for tensors, and is not carried out")
+        return stack.pop()
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"its pickle is damaged: {error}") from None
-    raise ValueError("its pickle is damaged: it does not end")
 
 
 def _permitted(name: str) -> str:

@@ -92,10 +92,10 @@ def mask_tokens(
 
     Examples
     --------
-    >>> ids, rng = [2, 11, 12, 13, 14, 15, 3], np.random.default_rng(5)
+    >>> ids, rng = [2, 11, 12, 13, 14, 15, 3], np.random.default_rng(0)
     >>> inputs, labels = mask_tokens(ids, [0, 1, 2, 3, 4], mask_id=4, vocab_size=20, rng=rng, fraction=0.5)
     >>> inputs.tolist(), labels.tolist()
-    ([2, 11, 12, 4, 4, 4, 3], [-100, -100, -100, 13, 14, 15, -100])
+    ([2, 15, 4, 4, 14, 15, 3], [-100, 11, 12, 13, -100, -100, -100])
     """
     array = _integers("mask_tokens", ids)
     if array.size and not 0 <= array.min() <= array.max() < vocab_size:
@@ -106,10 +106,10 @@ def mask_tokens(
     if not ordinary.size:
         raise ValueError("mask_tokens: all tokens of the vocabulary are special, so there is none to guess")
     chosen = (rng.random(array.shape) < fraction) & ~np.isin(array, special_ids)
-    lot = rng.random(array.shape)  # below 0.8: masked; from 0.9 on: as it is
-    inputs = np.where(chosen & (lot < 0.8), mask_id, array)
     drawn = ordinary[rng.integers(ordinary.size, size=array.shape)]
-    inputs = np.where(chosen & (lot >= 0.8) & (lot < 0.9), drawn, inputs)
+    lot = rng.random(array.shape)  # up to 0.8: masked; up to 0.9: drawn; above: as it is
+    inputs = np.where(chosen & (lot < 0.9), drawn, array)
+    inputs = np.where(chosen & (lot < 0.8), mask_id, inputs)
     return inputs, np.where(chosen, array, IGNORED)
 
 

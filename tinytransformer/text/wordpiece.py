@@ -386,7 +386,7 @@ class _Characters(dict[int, str]):
     def __missing__(self, point: int) -> str:
         character = chr(point)
         category = unicodedata.category(character)
-        if character in "\t\n\r" or category in ("Zs", "Zl", "Zp"):
+        if character in "\t\n\r":  # of category Cc, as what is dropped
             made = " "
         elif category in ("Cc", "Cf", "Co", "Cs") or character == "\ufffd":
             made = ""
@@ -451,22 +451,21 @@ def _learn_pieces(words: Counter[str], number: int, min_count: int, progress: bo
             if best is None:
                 break
             a, b = best
-            joined = pieces[a] + pieces[b].removeprefix("##")
-            if joined not in ids:  # it may have been joined from other pieces
-                ids[joined] = len(pieces)
-                pieces.append(joined)
-                advance(1)
+            joined = len(pieces)
+            # no piece comes twice: equal letters between ends of pieces have been joined alike all along
+            pieces.append(pieces[a] + pieces[b].removeprefix("##"))
             for place in places.pop(best):
                 text, weight = texts[place], weights[place]
                 length = len(text)
-                for changed, change in merge_word(text, best, ids[joined]):
+                for changed, change in merge_word(text, best, joined):
                     pairs.add(changed, change * weight)
                     if change > 0:
                         places[changed].add(place)
                 times = (length - len(text)) * weight
-                counts[ids[joined]] += times
+                counts[joined] += times
                 counts[a] -= times
                 counts[b] -= times
+            advance(1)
     return pieces
 
 
@@ -475,8 +474,8 @@ class _PairCounts:
 
     def __init__(self) -> None:
         self.place: dict[tuple[int, int], int] = {}
-        self.pairs = np.zeros((2, 1 << 12), dtype=np.intp)
-        self.counts = np.zeros(1 << 12)
+        self.pairs = np.zeros((2, 64), dtype=np.intp)
+        self.counts = np.zeros(64)
 
     def add(self, pair: tuple[int, int], number: int) -> None:
         """Count a pair `number` times more, or less."""
