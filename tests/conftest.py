@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 
 from tinytransformer.backend import BackendError, use_backend
 
+collect_ignore_glob = ["make_*.py"]  # scripts that make fixtures, with libraries the tests do without
+
 fake_cupy.install()
 settings.register_profile(
     "tests",

@@ -164,6 +164,11 @@ def test_numbers_of_an_optimizer_come_back(tmp_path):
     }
 
 
+def test_whoever_may_read_one_file_may_read_all(tmp_path):
+    path = small_trainer(tmp_path).save()
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1
+
+
 def test_keep_of_none_is_refused(tmp_path):
     trainer = small_trainer()
     with pytest.raises(ValueError, match="keep must be at least 1, not 0"):

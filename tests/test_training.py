@@ -348,7 +348,9 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path):
     norm = trainer.model.norm
     forward = type(norm).forward
     norm.forward = lambda x: forward(norm, x) * (1 if trainer.model.training else math.nan)
-    with pytest.raises(NonFiniteError, match="the validation loss became NaN or infinite"):
+    with pytest.raises(
+        NonFiniteError, match="the validation loss became NaN or infinite at step 6, first in"
+    ):
         trainer.run(progress=False)
     assert trainer.step == 6
     assert load_checkpoint(tmp_path).state["step"] == 4

@@ -503,9 +503,15 @@ def generate(
         raise UsageError(f"--stop must be one token, and {stop!r} is {len(stops)}")
     if beams > 1:
         found = beam_search(
-            model, ids, tokens, num_beams=beams, length_penalty=length_penalty, stop_tokens=stops
+            model,
+            ids,
+            tokens,
+            num_beams=beams,
+            length_penalty=length_penalty,
+            stop_tokens=stops,
+            progress=True,
         )
-        typer.echo(prompt + tokenizer.decode(found[0]))
+        typer.echo(prompt + tokenizer.decode(found.tokens))
         return
     rng = numpy.random.default_rng(seed)
     typer.echo(prompt, nl=False)

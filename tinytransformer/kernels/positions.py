@@ -12,7 +12,7 @@ from .common import fusible
 
 @rotary_positions.kernel
 class RotaryPositions:
-    """Each half of the features is written in place: no array is cut or joined."""
+    """Both halves are multiplied by the cosine at once; then each gets its part of the other."""
 
     @staticmethod
     def forward(x: Any, positions: Any, theta: float = 10000.0) -> Any:
@@ -31,13 +31,9 @@ class RotaryPositions:
 
 
 def rotated(x: Any, cosine: Any, sine: Any) -> Any:
-    """Return (a cos - b sin, a sin + b cos) for the halves a and b of the features."""
-    y = xp.empty_like(x)  # laid out as x: to merge heads stays free
+    """Return (a cos - b sin, b cos + a sin) for the halves a and b of the features."""
     half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
-    first, second = y[..., :half], y[..., half:]
-    xp.multiply(a, cosine, out=first)
-    first -= b * sine
-    xp.multiply(a, sine, out=second)
-    second += b * cosine
+    y = xp.multiply(x, xp.concatenate([cosine, cosine], axis=-1), out=xp.empty_like(x))  # laid out as x
+    y[..., :half] -= x[..., half:] * sine
+    y[..., half:] += x[..., :half] * sine
     return y

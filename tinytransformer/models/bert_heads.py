@@ -235,6 +235,14 @@ class BERTForQuestionAnswering(_BERTWithHead):
     """Find the answer in a text: a `BERTSpanOutput`, and as labels the first and last token, (batch, 2).
 
     The loss is the mean of both.
+
+    Examples
+    --------
+    >>> config = BERTConfig(vocab_size=11, d_model=12, num_layers=2, num_heads=3, d_ff=24)
+    >>> model = BERTForQuestionAnswering(config)
+    >>> start_logits, end_logits = model([[3, 1, 4, 1, 5]])
+    >>> start_logits.shape, end_logits.shape
+    ((1, 5), (1, 5))
     """
 
     def _add_head(self, made: dict[str, Any]) -> None:

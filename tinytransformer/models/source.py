@@ -7,10 +7,18 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..autograd import raw
-from ..backend import module_of
+from ..backend import module_of, to_numpy, xp
+from ..formulas import Mask
 from ..ops import broadcast_to, take
 
-__all__ = ["GivenSource", "SourceCache"]
+__all__ = ["GivenSource", "SourceCache", "padding"]
+
+
+def padding(attention_mask: Any) -> Any:
+    """Make a mask of a (batch, T) that is 0 at padding; None stays None."""
+    if attention_mask is None:
+        return None
+    return Mask(xp.asarray((to_numpy(raw(attention_mask)) != 0)[:, None, :]))
 
 
 class SourceCache:
@@ -57,6 +65,15 @@ class GivenSource:
         generation would not know which of them go on.
     attention_mask : array, shape (batch, S), optional
         0 at padding.
+
+    Examples
+    --------
+    >>> from tinytransformer.generation import generate
+    >>> from tinytransformer.models import Transformer, TransformerConfig
+    >>> model = Transformer(TransformerConfig(11, 13, d_model=12, num_heads=3, d_ff=24))
+    >>> given = model.given([[3, 1, 4], [1, 5, 0]], attention_mask=[[1, 1, 1], [1, 1, 0]])
+    >>> len(generate(given, [[1], [1]], max_new_tokens=7, stop_tokens=2))
+    2
     """
 
     def __init__(self, model: Any, vocab_size: int, input_ids: Any, attention_mask: Any = None):

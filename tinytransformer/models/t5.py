@@ -9,13 +9,13 @@ import numpy
 
 from .. import nn
 from ..autograd import raw
-from ..backend import module_of, to_numpy, xp
+from ..backend import module_of, to_numpy
 from ..formulas import Mask, cross_entropy, gelu_tanh, linear, relative_position_bucket
 from ..ops import relu
 from ..tensor import Tensor
 from .config import check_config
 from .pretrained import PretrainedModel
-from .source import GivenSource, SourceCache
+from .source import GivenSource, SourceCache, padding
 
 __all__ = ["T5", "T5Config"]
 
@@ -226,14 +226,14 @@ class T5(PretrainedModel):
             decoder_input_ids = self.shifted(labels)
         source = cache[0] if cache else SourceCache()
         if source.memory is None:
-            source.memory = self.encoder(self._embed(input_ids), _padding(attention_mask))
+            source.memory = self.encoder(self._embed(input_ids), padding(attention_mask))
             source.mask = None if attention_mask is None else to_numpy(raw(attention_mask))
         x = self._embed(decoder_input_ids)  # (batch, T, d_model)
         batch, T, _ = x.shape
         mask = Mask.causal(T, cache[1].length + T if cache else T)
         if decoder_attention_mask is not None:
-            mask = mask & _padding(decoder_attention_mask)
-        memory, memory_mask = source.memory_for(batch), _padding(source.mask)  # (batch, S, d_model)
+            mask = mask & padding(decoder_attention_mask)
+        memory, memory_mask = source.memory_for(batch), padding(source.mask)  # (batch, S, d_model)
         x = self.decoder(x, mask, memory, memory_mask, cache[1:] if cache else None)
         if self.head is not None:
             return self.head(x)
@@ -262,10 +262,3 @@ class T5(PretrainedModel):
         if ids.ndim != 2:
             raise ValueError(f"T5: ids must have shape (batch, T), not {tuple(ids.shape)}")
         return self.embedding(ids)
-
-
-def _padding(attention_mask: Any) -> Any:
-    """Make a mask of a (batch, T) that is 0 at padding."""
-    return (
-        None if attention_mask is None else Mask(xp.asarray(to_numpy(raw(attention_mask))[:, None, :] != 0))
-    )

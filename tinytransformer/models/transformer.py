@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from ..autograd import raw
-from ..backend import module_of, to_numpy, xp
+from ..backend import module_of, to_numpy
 from ..formulas import Mask, cross_entropy, linear, sinusoidal_positions
 from ..nn import (
     Dropout,
@@ -24,7 +24,7 @@ from ..nn import (
 )
 from ..tensor import Tensor
 from .config import check_config
-from .source import GivenSource, SourceCache
+from .source import GivenSource, SourceCache, padding
 
 __all__ = ["Transformer", "TransformerConfig"]
 
@@ -168,7 +168,7 @@ class Transformer(Module):
     def encode(self, input_ids: Any, attention_mask: Any = None) -> Any:
         """Turn a source (batch, S) into the memory (batch, S, d_model); arguments as in `forward`."""
         x = self._embed(self.source_embedding, input_ids, None, 0)
-        mask = _padding(attention_mask)
+        mask = padding(attention_mask)
         for layer in self.encoder_layers:
             x = layer(x, mask)
         return x if self.encoder_norm is None else self.encoder_norm(x)
@@ -185,9 +185,9 @@ class Transformer(Module):
         """Score the target (batch, T), given a memory (batch, S, d_model); arguments as in `forward`."""
         past = cache[1].length if cache else 0
         x = self._embed(self.target_embedding, decoder_input_ids, positions, past)  # (batch, T, d_model)
-        mask, memory_mask = Mask.causal(x.shape[1], past + x.shape[1]), _padding(attention_mask)
+        mask, memory_mask = Mask.causal(x.shape[1], past + x.shape[1]), padding(attention_mask)
         if decoder_attention_mask is not None:
-            mask = mask & _padding(decoder_attention_mask)
+            mask = mask & padding(decoder_attention_mask)
         for i, layer in enumerate(self.decoder_layers):
             x = layer(x, memory, mask, memory_mask, *(cache[2 * i + 1 : 2 * i + 3] if cache else ()))
         x = x if self.decoder_norm is None else self.decoder_norm(x)
@@ -245,10 +245,3 @@ class Transformer(Module):
     def new_cache(self) -> list[Any]:
         """Return an empty cache: the source, then for each layer keys and values of the target and of it."""
         return [SourceCache(), *(KeyValueCache() for _ in range(2 * len(self.decoder_layers)))]
-
-
-def _padding(attention_mask: Any) -> Any:
-    """Make a mask of a (batch, T) that is 0 at padding."""
-    if attention_mask is None:
-        return None
-    return Mask(xp.asarray((to_numpy(raw(attention_mask)) != 0)[:, None, :]))

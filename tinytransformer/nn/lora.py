@@ -212,6 +212,14 @@ def load_state_dict(model: Module, state: Mapping[str, Any]) -> None:
     ValueError
         If the model has no corrections, or with every missing, unexpected and misshapen name; then nothing
         has been changed.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> from tinytransformer.nn import lora
+    >>> layer, again = tt.nn.FeedForward(5, 7), tt.nn.FeedForward(5, 7)
+    >>> names = [lora.add(module, rank=2, alpha=4, targets="linear1") for module in (layer, again)]
+    >>> lora.load_state_dict(again, lora.state_dict(layer))
     """
     parameters = _parameters(model, "load_state_dict")
     shapes = {name: p.shape for name, p in parameters.items()}
@@ -234,6 +242,17 @@ def save(model: Module, path: str | os.PathLike[str]) -> None:
     ------
     ValueError
         If the model has no corrections.
+
+    Examples
+    --------
+    >>> import tempfile, tinytransformer as tt
+    >>> from tinytransformer.nn import lora
+    >>> layer = tt.nn.MultiHeadAttention(6, 3)
+    >>> names = lora.add(layer, rank=2, alpha=4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lora.save(layer, f"{folder}/correction.safetensors")
+    ...     lora.load(tt.nn.MultiHeadAttention(6, 3), f"{folder}/correction.safetensors")
+    ['W_Q', 'W_V']
     """
     from safetensors.numpy import save_file
 
@@ -264,6 +283,10 @@ def load(model: Module, path: str | os.PathLike[str]) -> list[str]:
         If the file is none of ours, or does not fit the model; then the model has not been changed.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    See `save`.
     """
     from safetensors import SafetensorError, safe_open
 

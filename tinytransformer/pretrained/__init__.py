@@ -2,5 +2,6 @@
 
 from .folder import PretrainedError
 from .loading import load_pretrained, save_pretrained
+from .tokenizer import load_pretrained_tokenizer
 
-__all__ = ["PretrainedError", "load_pretrained", "save_pretrained"]
+__all__ = ["PretrainedError", "load_pretrained", "load_pretrained_tokenizer", "save_pretrained"]

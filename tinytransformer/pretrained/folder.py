@@ -90,10 +90,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     PretrainedError
         If it is missing, or not a JSON object.
     """
-    return _read_json(folder / "config.json")
+    return read_json(folder / "config.json")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    PretrainedError
+        If the file is missing, or holds no JSON object.
+    """
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -129,7 +136,7 @@ def read_tensors(folder: Path) -> dict[str, numpy.ndarray]:
 
 
 def _read_shards(index: Path) -> dict[str, numpy.ndarray]:
-    places = _read_json(index).get("weight_map")
+    places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise PretrainedError(f"{str(index)!r} is damaged: it lacks a weight_map from tensors to files")
     tensors: dict[str, numpy.ndarray] = {}

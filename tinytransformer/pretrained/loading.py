@@ -6,6 +6,7 @@ import fnmatch
 import os
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -42,7 +43,7 @@ def load_pretrained(
     ----------
     path_or_name : path or str
         A folder with ``config.json`` and ``model.safetensors`` (or several, and their index, or
-        ``pytorch_model.bin``), or the name of a repository on the Hugging Face Hub.
+        ``pytorch_model.bin``), a ``.gguf`` file, or the name of a repository on the Hugging Face Hub.
     wanted : type, optional
         Refuse other classes; `BERT` and the other names of a whole family allow each of its heads.
     dtype : dtype, optional
@@ -72,13 +73,17 @@ def load_pretrained(
     np.True_
     """
     path = find(path_or_name)
-    values = read_config(path)
+    packed: dict[str, numpy.ndarray] | None = None
+    if path.suffix == ".gguf":
+        values, packed = _read_gguf(path)
+    else:
+        values = read_config(path)
     architecture = _architecture(values, f"{str(path)!r}")
     try:
         config = _read_fields(architecture, values)
     except (TypeError, ValueError) as error:
         raise PretrainedError(f"the config.json of {str(path)!r} fits no model here: {line(error)}") from None
-    tensors = read_tensors(path)
+    tensors = read_tensors(path) if packed is None else packed
     names = values.get("architectures")
     said = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
     name = architecture.choose(said or next(iter(architecture.classes)), tensors)
@@ -107,6 +112,19 @@ def load_pretrained(
             module.rng = rng
     model.load_state_dict(_state(architecture, model, tensors, f"{str(path)!r}"))
     return model.eval()
+
+
+def _read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, numpy.ndarray]]:
+    from .gguf import read_gguf
+
+    try:
+        return read_gguf(path)
+    except ImportError:
+        raise PretrainedError(
+            f"to read {str(path)!r}, install the gguf library: pip install \"tinytransformer[pretrained]\""
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PretrainedError(f"{str(path)!r} cannot be read: {line(error)}") from None
 
 
 def _architecture(values: Mapping[str, Any], where: str) -> Architecture:

@@ -9,6 +9,7 @@ from tinytransformer.text.corpora import (
     stdlib_docstrings,
     stdlib_documentation,
 )
+from tinytransformer.text.gpt2 import GPT2Tokenizer
 from tinytransformer.text.objectives import (
     SentencePair,
     corrupt_spans,
@@ -33,6 +34,7 @@ __all__ = [
     "Batches",
     "ByteTokenizer",
     "CharacterTokenizer",
+    "GPT2Tokenizer",
     "SentencePair",
     "TextError",
     "TokenFile",

@@ -288,20 +288,20 @@ class ByteTokenizer(Tokenizer):
     @property
     def tokens(self) -> list[str]:
         r"""ASCII as it is, other bytes as ``\xe6``."""
-        return [_printable_bytes(bytes([byte])) for byte in range(256)]
+        return [printable_bytes(bytes([byte])) for byte in range(256)]
 
     @property
     def character_counts(self) -> NDArray[np.int64]:
         """One for the byte that begins a character, none for those that go on with it."""
-        return np.array([_characters(bytes([byte])) for byte in range(256)])
+        return np.array([characters_in(bytes([byte])) for byte in range(256)])
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """One id for each byte of the text's UTF-8."""
         require_text(text)
-        return np.frombuffer(_to_utf8(text), dtype=np.uint8).astype(np.int32)
+        return np.frombuffer(to_utf8(text), dtype=np.uint8).astype(np.int32)
 
     def _decode(self, ids: np.ndarray) -> str:
-        return _from_utf8(ids.astype(np.uint8).tobytes())
+        return from_utf8(ids.astype(np.uint8).tobytes())
 
     def to_dict(self) -> dict[str, Any]:
         """Type alone."""
@@ -421,12 +421,12 @@ class BPETokenizer(Tokenizer):
     @property
     def tokens(self) -> list[str]:
         r"""The text of each token; parts of characters as ``\xe6``."""
-        return [_printable_bytes(token) for token in self._bytes]
+        return [printable_bytes(token) for token in self._bytes]
 
     @property
     def character_counts(self) -> NDArray[np.int64]:
         """Characters that begin in each token."""
-        return np.array([_characters(token) for token in self._bytes])
+        return np.array([characters_in(token) for token in self._bytes])
 
     def encode(self, text: str, allow_special: bool = False) -> NDArray[np.int32]:
         """Token ids of a text, 1-D int32.
@@ -469,7 +469,7 @@ class BPETokenizer(Tokenizer):
             if known is None:
                 if len(cache) >= _CACHED_PRE_TOKENS:
                     cache.clear()
-                known = cache[pre_token] = self._merge(list(_to_utf8(pre_token)))
+                known = cache[pre_token] = self._merge(list(to_utf8(pre_token)))
             ids += known
         return np.array(ids, dtype=np.int32)
 
@@ -489,7 +489,7 @@ class BPETokenizer(Tokenizer):
         return ids
 
     def _decode(self, ids: np.ndarray) -> str:
-        return _from_utf8(b"".join([self._bytes[token] for token in ids.tolist()]))
+        return from_utf8(b"".join([self._bytes[token] for token in ids.tolist()]))
 
     def to_dict(self) -> dict[str, Any]:
         """Type, merges and special tokens."""
@@ -513,13 +513,15 @@ def tokenizer_from_dict(fields: dict[str, Any]) -> Tokenizer:
     >>> tokenizer_from_dict({"type": "byte"})
     ByteTokenizer(vocab_size=256)
     """
-    from tinytransformer.text.wordpiece import WordPieceTokenizer  # it is built on this module
+    from tinytransformer.text.gpt2 import GPT2Tokenizer  # they are built on this module
+    from tinytransformer.text.wordpiece import WordPieceTokenizer
 
     kinds: tuple[type[Tokenizer], ...] = (
         CharacterTokenizer,
         ByteTokenizer,
         BPETokenizer,
         WordPieceTokenizer,
+        GPT2Tokenizer,
     )
     for kind in kinds:
         if isinstance(fields, dict) and fields.get("type") == kind.type:
@@ -638,7 +640,7 @@ def printable(text: str) -> str:
     )
 
 
-def _printable_bytes(token: bytes) -> str:
+def printable_bytes(token: bytes) -> str:
     r"""Decode a token's bytes; those that are part of a character become escapes such as ``\xe6``."""
     return printable(token.decode("utf-8", "backslashreplace"))
 
@@ -664,16 +666,18 @@ def require_text(text: object) -> None:
 # --- UTF-8 in which a lone surrogate (half of a UTF-16 pair) is allowed ---
 
 
-def _characters(utf8: bytes) -> int:
+def characters_in(utf8: bytes) -> int:
     """Count the characters that begin in these bytes: all but continuation bytes, 10xxxxxx, begin one."""
     return sum(byte & 0xC0 != 0x80 for byte in utf8)
 
 
-def _to_utf8(text: str) -> bytes:
+def to_utf8(text: str) -> bytes:
+    """Encode, lone surrogates too."""
     return text.encode("utf-8", "surrogatepass")
 
 
-def _from_utf8(encoded: bytes) -> str:
+def from_utf8(encoded: bytes) -> str:
+    """Decode, lone surrogates too; what else is invalid becomes U+FFFD."""
     return encoded.decode("utf-8", "tinytransformer.surrogates_or_replacement")
 
 
@@ -739,7 +743,7 @@ def _count_pre_tokens(text: str | Iterable[str], progress: bool) -> Counter[str]
 
 def _learn_merges(pre_tokens: Counter[str], number: int, progress: bool) -> list[tuple[int, int]]:
     """Merge the most frequent pair `number` times; counts are updated where a merge changes them."""
-    words = [list(_to_utf8(pre_token)) for pre_token in pre_tokens]
+    words = [list(to_utf8(pre_token)) for pre_token in pre_tokens]
     weights = list(pre_tokens.values())
     counts: Counter[tuple[int, int]] = Counter()  # pair -> how often it occurs
     places: defaultdict[tuple[int, int], set[int]] = defaultdict(set)  # pair -> words it occurs in

@@ -131,6 +131,8 @@ def save_checkpoint(
         "tokenizer": tokenizer.to_dict(),
     }
     (partial / "checkpoint.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+    for path in partial.glob("*.safetensors"):
+        shutil.copymode(partial / "checkpoint.json", path)  # safetensors lets the owner alone read them
     for path in [*partial.iterdir(), partial]:
         _to_disk(path)
     os.rename(partial, final)

@@ -271,10 +271,10 @@ class Trainer:
                 drawn = self.model.rng.bit_generator.state
                 loss += self.gradients.add(inputs, targets, 1 / settings.accumulate)
                 if not math.isfinite(loss):
-                    raise NonFiniteError(self._what_broke("the loss", inputs, drawn))
+                    raise NonFiniteError(self._what_broke("the loss", self.step + 1, inputs, drawn))
             norm = clip_grad_norm(self.model.parameters(), settings.clip)
             if not math.isfinite(norm):
-                raise NonFiniteError(self._what_broke("the gradient", inputs, drawn))
+                raise NonFiniteError(self._what_broke("the gradient", self.step + 1, inputs, drawn))
         self.optimizer.lr = self.learning_rate(self.step)
         self.optimizer.step()
         self.step += 1
@@ -305,7 +305,7 @@ class Trainer:
             loss = evaluate(self.model, tokens, counts).nats_per_token
             if not math.isfinite(loss):
                 inputs = tokens[None, : self.model.config.context_length]
-                raise NonFiniteError(self._what_broke("the validation loss", inputs))
+                raise NonFiniteError(self._what_broke("the validation loss", self.step, inputs))
         return loss
 
     def save(self) -> Path | None:
@@ -357,12 +357,12 @@ class Trainer:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(f"cannot go on from {str(checkpoint.path)!r}: {reason}") from None
 
-    def _what_broke(self, what: str, inputs: Any, drawn: Any = None) -> str:
+    def _what_broke(self, what: str, step: int, inputs: Any, drawn: Any = None) -> str:
         """Say where; with the state that the random generator had, dropout is the same again."""
         if drawn is not None:
             self.model.rng.bit_generator.state = drawn
         place = first_non_finite(self.model, inputs)
-        return f"{what} became NaN or infinite at step {self.step + 1}, first in {place}{ADVICE}"
+        return f"{what} became NaN or infinite at step {step}, first in {place}{ADVICE}"
 
 
 def first_non_finite(model: Module, inputs: Any) -> str:
