@@ -252,30 +252,30 @@ def padded(K: np.ndarray, lengths: Any) -> np.ndarray:
     return np.arange(K.shape[2]) < np.array(lengths)[:, None, None, None]
 
 
-case("attention", in_groups, lambda Q, K, V: attention(Q, K, V)[0], "in groups")
+case("general_attention", in_groups, lambda Q, K, V: attention(Q, K, V)[0], "in groups")
 case(
-    "attention",
+    "general_attention",
     in_groups,
     lambda Q, K, V: attention(Q, K, V, allowed=causal(Q, K))[0],
     "in groups, with a causal mask",
-    lambda Q, K, V: tt.attention(Q, K, V, lower(Q, K)),
+    lambda Q, K, V: tt.general_attention(Q, K, V, lower(Q, K)),
 )
 case(
-    "attention",
+    "general_attention",
     with_bias,
     lambda Q, K, V, B: attention(Q, K, V, B)[0],
     "with a bias",
-    lambda Q, K, V, B: tt.attention(Q, K, V, bias=B),
+    lambda Q, K, V, B: tt.general_attention(Q, K, V, bias=B),
 )
 case(
-    "attention",
+    "general_attention",
     queries_follow(with_bias),
     lambda Q, K, V, B, n: attention(Q, K, V, B, causal(Q, K) & padded(K, n), 0.7)[0],
     "with a bias, a scale, a causal and a padding mask",
-    lambda Q, K, V, B, n: tt.attention(Q, K, V, lower(Q, K) & tt.Mask.padding(n, K.shape[2]), B, 0.7),
+    lambda Q, K, V, B, n: tt.general_attention(Q, K, V, lower(Q, K) & tt.Mask.padding(n, K.shape[2]), B, 0.7),
 )
 case(
-    "attention",
+    "general_attention",
     lambda pick: [
         pick.numbers((1, 3, 5, 2)),
         *(pick.numbers((1, 3, 7, 2)) for _ in "KV"),
@@ -283,40 +283,12 @@ case(
     ],
     lambda Q, K, V, B: attention(*(np.repeat(x, 2, 0) for x in (Q, K, V)), B)[0],
     "with a bias that has more sequences than the queries",
-    lambda Q, K, V, B: tt.attention(Q, K, V, bias=B),
+    lambda Q, K, V, B: tt.general_attention(Q, K, V, bias=B),
 )
 case(
-    "attention_weights",
+    "general_attention_weights",
     lambda pick: [(arrays := queries_follow(with_bias)(pick))[0], arrays[1], *arrays[3:]],
     lambda Q, K, B, n: attention(Q, K, K, B, padded(K, n), 0.7)[1],
     "in groups, with a bias, a scale and a mask",
-    lambda Q, K, B, n: tt.attention_weights(Q, K, tt.Mask.padding(n, K.shape[2]), B, 0.7),
-)
-
-
-def in_groups_of_three(pick: Pick) -> list[Any]:
-    """Six heads of queries with two features each, two heads of keys, values of another width."""
-    x = [pick.numbers((2, T, 5)) for T in pick.of((3, 3, 3), (3, 7, 7))]
-    return [*x, *(pick.numbers(shape) for shape in ((5, 12), (5, 4), (5, 6), (18, 5)))]
-
-
-def multi_head_attention(Q, K, V, W_Q, W_K, W_V, W_O):
-    """Each head with its own columns, and those of its group for keys and values."""
-    heads = []
-    for h in range(6):
-        q, k, v = (
-            Q @ W_Q[:, 2 * h : 2 * h + 2],
-            K @ W_K[:, h // 3 * 2 :][:, :2],
-            V @ W_V[:, h // 3 * 3 :][:, :3],
-        )
-        heads.append(attention(q[:, None], k[:, None], v[:, None])[0][:, 0])
-    return np.concatenate(heads, axis=-1) @ W_O
-
-
-case(
-    "multi_head_attention",
-    in_groups_of_three,
-    multi_head_attention,
-    "in groups",
-    lambda *arrays: tt.multi_head_attention(*arrays, heads=6),
+    lambda Q, K, B, n: tt.general_attention_weights(Q, K, tt.Mask.padding(n, K.shape[2]), B, 0.7),
 )

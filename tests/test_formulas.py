@@ -290,10 +290,9 @@ def forbidding(scores, M):
     return tt.where(M, scores, -1e30)
 
 
-def wrong_weights(Q, K, mask=None, bias=None, scale=None, fit=None, hide=forbidding, after=tt.softmax):
+def wrong_weights(Q, K, mask=None, fit=None, hide=forbidding, after=tt.softmax):
     d, heads = Q.shape[-1], Q.shape[1] if Q.ndim == 4 else 2
-    scores = Q @ tt.repeat_heads(K, Q).mT * (d**-0.5 if fit is None else fit(d, heads))
-    scores = scores if bias is None else scores + bias
+    scores = Q @ K.mT * (d**-0.5 if fit is None else fit(d, heads))
     if mask is None:
         return after(scores)
     M = np.broadcast_to(raw(tt.masked_softmax(0.0 * raw(scores), mask)) > 0, scores.shape)

@@ -174,14 +174,14 @@ def full_size(rng, name):
             [(2, 3, 67, 7), (2, 3, 131, 7), (2, 3, 131, 5)],
         ),
         "attention to all": (tt.attention, [(17, 3, 131, 7)] * 3),
-        "attention in groups with a bias": (
-            lambda *x: tt.attention(*x[:3], causal, *x[3:]),
+        "general_attention": (
+            lambda *x: tt.general_attention(*x[:3], causal, *x[3:]),
             [(5, 6, 131, 7), (5, 2, 131, 7), (5, 2, 131, 3), (1, 6, 131, 131)],
         ),
     }[name]
 
 
-FULL_SIZE = [*KERNELS, "attention of fewer queries", "attention to all", "attention in groups with a bias"]
+FULL_SIZE = [*KERNELS, "attention of fewer queries", "attention to all"]
 
 
 @pytest.mark.parametrize("spread", [1.0, 9.0])

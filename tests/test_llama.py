@@ -132,10 +132,10 @@ def test_wrong_rotations_are_rejected(wrong, monkeypatch):
 def test_shared_heads_in_another_order_are_rejected(monkeypatch):
     """Heads 0, 1, 2 share keys and values, not heads 0, 2, 4: the same shapes, other numbers."""
 
-    def attention(Q, K, V, mask, bias, scale):
-        return tt.attention(Q, tt.tile(K, (1, 3, 1, 1)), tt.tile(V, (1, 3, 1, 1)), mask, bias, scale)
+    def in_turn(Q, K, V, mask, bias, scale):
+        return tt.general_attention(Q, tt.tile(K, (1, 3, 1, 1)), tt.tile(V, (1, 3, 1, 1)), mask, bias, scale)
 
-    monkeypatch.setattr(nn.attention, "attention", attention)
+    monkeypatch.setattr(nn.attention, "general_attention", in_turn)
     assert rejected(check_equations, llama())
 
 
@@ -246,7 +246,7 @@ def test_heads_that_cannot_be_shared_are_refused():
     with pytest.raises(ValueError, match="6 heads do not divide into 4 groups"):
         nn.MultiHeadAttention(12, 6, num_kv_heads=4)
     with pytest.raises(ValueError, match="6 heads of queries do not divide into 4 groups"):
-        tt.attention(np.ones((2, 6, 5, 3)), np.ones((2, 4, 5, 3)), np.ones((2, 4, 5, 3)))
+        tt.general_attention(np.ones((2, 6, 5, 3)), np.ones((2, 4, 5, 3)), np.ones((2, 4, 5, 3)))
 
 
 # --- the configuration ------------------------------------------------------------------------------------

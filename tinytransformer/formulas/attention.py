@@ -14,6 +14,8 @@ from .masks import Mask
 __all__ = [
     "attention",
     "attention_weights",
+    "general_attention",
+    "general_attention_weights",
     "masked_attention",
     "merge_heads",
     "multi_head_attention",
@@ -23,9 +25,7 @@ __all__ = [
 
 
 @formula("document 4.1", r"\mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)")
-def attention_weights(
-    Q: Any, K: Any, mask: Mask | None = None, bias: Any = None, scale: float | None = None
-) -> Any:
+def attention_weights(Q: Any, K: Any, mask: Mask | None = None) -> Any:
     r"""How much each query takes from each key: the softmax in `attention`, for looking at.
 
     .. math:: \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)
@@ -34,8 +34,8 @@ def attention_weights(
     ----------
     Q : Tensor or array, shape (..., T_q, d_k)
     K : Tensor or array, shape (..., T_k, d_k)
-    mask, bias, scale
-        As for `attention`.
+    mask : Mask, optional
+        True where a query may attend to a key; all may by default.
 
     Returns
     -------
@@ -54,25 +54,17 @@ def attention_weights(
     array([[0.5, 0.5]])
     """
     d_k = Q.shape[-1]
-    scale = 1 / math.sqrt(d_k) if scale is None else scale
-    scores = Q @ repeat_heads(K, Q).mT * scale  # (..., T_q, T_k)
-    if bias is not None:
-        scores = scores + bias
+    scores = Q @ K.mT / math.sqrt(d_k)  # (..., T_q, T_k)
     return softmax(scores, axis=-1) if mask is None else masked_softmax(scores, mask)
 
 
 @formula(
     "document 4.1", r"\mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)V"
 )
-def attention(
-    Q: Any, K: Any, V: Any, mask: Mask | None = None, bias: Any = None, scale: float | None = None
-) -> Any:
+def attention(Q: Any, K: Any, V: Any, mask: Mask | None = None) -> Any:
     r"""Scaled dot-product attention: for each query a mean of the values, weighted by how its key fits.
 
-    .. math:: \mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}} + B\right)V
-
-    K and V may have fewer heads than Q. Each then serves a group of query heads that lie side by side
-    (grouped-query attention), and only these few need to be kept for generation.
+    .. math:: \mathrm{Attention}(Q, K, V) = \mathrm{softmax}\left(\frac{QK^T}{\sqrt{d_k}}\right)V
 
     Parameters
     ----------
@@ -84,10 +76,6 @@ def attention(
         Values.
     mask : Mask, optional
         True where a query may attend to a key; all may by default.
-    bias : Tensor or array, shape (..., T_q, T_k), optional
-        B, added to the scores: for example T5's, (1, heads, T_q, T_k), which depends on the distance.
-    scale : float, optional
-        What the products of queries and keys are multiplied by, :math:`1/\sqrt{d_k}` by default.
 
     Returns
     -------
@@ -101,8 +89,7 @@ def attention(
 
     Notes
     -----
-    Source: document section 4.1; Vaswani et al., Attention Is All You Need, 2017, equation 1; the bias:
-    Raffel et al., 2020, section 2.1; grouped queries: Ainslie et al., GQA, 2023.
+    Source: document section 4.1; Vaswani et al., Attention Is All You Need, 2017, equation 1.
 
     Examples
     --------
@@ -112,7 +99,97 @@ def attention(
     array([[1.66],
            [2.34]])
     """
-    weights = attention_weights(Q, K, mask, bias, scale)  # softmax(Q K^T / sqrt(d_k) + B): (..., T_q, T_k)
+    weights = attention_weights(Q, K, mask)  # softmax(Q K^T / sqrt(d_k)): (..., T_q, T_k)
+    return weights @ V
+
+
+@formula("Raffel et al. 2020; Ainslie et al. 2023", r"\mathrm{softmax}\left(c\,QK^T + B\right)")
+def general_attention_weights(
+    Q: Any, K: Any, mask: Mask | None = None, bias: Any = None, scale: float | None = None
+) -> Any:
+    r"""How much each query takes from each key: the softmax in `general_attention`.
+
+    .. math:: \mathrm{softmax}\left(c\,QK^T + B\right)
+
+    Parameters
+    ----------
+    Q : Tensor or array, shape (..., T_q, d_k)
+    K : Tensor or array, shape (..., T_k, d_k)
+    mask, bias, scale
+        As for `general_attention`.
+
+    Returns
+    -------
+    Tensor or array, shape (..., T_q, T_k)
+        Rows sum to 1, or to 0 where the mask allows nothing.
+
+    Notes
+    -----
+    Source: that of `general_attention`.
+
+    Examples
+    --------
+    >>> import numpy as np, tinytransformer as tt
+    >>> Q, K = np.array([[2.0, 0.0]]), np.array([[1.0, 5.0], [1.0, 7.0]])
+    >>> tt.general_attention_weights(Q, K, bias=np.log([[1.0, 3.0]]))
+    array([[0.25, 0.75]])
+    """
+    c = 1 / math.sqrt(Q.shape[-1]) if scale is None else scale
+    scores = Q @ repeat_heads(K, Q).mT * c  # (..., T_q, T_k)
+    if bias is not None:
+        scores = scores + bias
+    return softmax(scores, axis=-1) if mask is None else masked_softmax(scores, mask)
+
+
+@formula("Raffel et al. 2020; Ainslie et al. 2023", r"\mathrm{softmax}\left(c\,QK^T + B\right)V")
+def general_attention(
+    Q: Any, K: Any, V: Any, mask: Mask | None = None, bias: Any = None, scale: float | None = None
+) -> Any:
+    r"""Attention as later models have it: with a bias, a scale of its own, and keys shared by heads.
+
+    .. math:: \mathrm{softmax}\left(c\,QK^T + B\right)V
+
+    K and V may have fewer heads than Q. Each then serves a group of query heads that lie side by side
+    (grouped-query attention), and only these few need to be kept for generation. Without all that it is
+    `attention`.
+
+    Parameters
+    ----------
+    Q : Tensor or array, shape (..., heads, T_q, d_k)
+        Queries.
+    K : Tensor or array, shape (..., heads or groups, T_k, d_k)
+        Keys.
+    V : Tensor or array, shape (..., heads or groups, T_k, d_v)
+        Values.
+    mask : Mask, optional
+        True where a query may attend to a key; all may by default.
+    bias : Tensor or array, shape (..., T_q, T_k), optional
+        B, added to the scores: for example T5's, (1, heads, T_q, T_k), which depends on the distance.
+    scale : float, optional
+        c, :math:`1/\sqrt{d_k}` by default.
+
+    Returns
+    -------
+    Tensor or array, shape (..., heads, T_q, d_v)
+        A query with nothing to attend to gives zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the mask is not a `Mask` or does not fit (..., T_q, T_k), or the heads do not divide into groups.
+
+    Notes
+    -----
+    Source: the bias: Raffel et al., Exploring the Limits of Transfer Learning, 2020, section 2.1; the groups:
+    Ainslie et al., GQA, 2023.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> tt.general_attention(tt.ones((2, 6, 5, 3)), tt.ones((2, 2, 7, 3)), tt.ones((2, 2, 7, 4))).shape
+    (2, 6, 5, 4)
+    """
+    weights = general_attention_weights(Q, K, mask, bias, scale)  # softmax(c Q K^T + B): (..., T_q, T_k)
     return weights @ repeat_heads(V, Q)
 
 
@@ -230,16 +307,14 @@ def multi_head_attention(
         \mathrm{MultiHead}(Q, K, V) &= \mathrm{Concat}(\mathrm{head}_1, \dots, \mathrm{head}_h)W^O \\
         \mathrm{head}_i &= \mathrm{Attention}(QW_i^Q, KW_i^K, VW_i^V)
 
-    The h matrices :math:`W_i` stand side by side in one W; biases are optional. With fewer matrices for keys
-    and values than for queries, each serves a group of heads.
+    The h matrices :math:`W_i` stand side by side in one W; biases are optional.
 
     Parameters
     ----------
     Q : Tensor or array, shape (batch, T_q, d_model)
     K, V : Tensor or array, shape (batch, T_k, d_model)
-    W_Q : Tensor or array, shape (d_model, h d_k)
-    W_K : Tensor or array, shape (d_model, h d_k), or (d_model, g d_k) for g groups
-    W_V : Tensor or array, shape (d_model, h d_v), or (d_model, g d_v)
+    W_Q, W_K : Tensor or array, shape (d_model, h d_k)
+    W_V : Tensor or array, shape (d_model, h d_v)
     W_O : Tensor or array, shape (h d_v, d_model)
     b_Q, b_K, b_V, b_O : Tensor or array, optional
         Biases, of the length of the second axis of their matrix.
@@ -269,7 +344,6 @@ def multi_head_attention(
     (2, 5, 6)
     """
     q = split_heads(linear(Q, W_Q, b_Q), heads)  # (batch, h, T_q, d_k)
-    groups = W_K.shape[1] // q.shape[3]
-    k = split_heads(linear(K, W_K, b_K), groups)  # (batch, g, T_k, d_k)
-    v = split_heads(linear(V, W_V, b_V), groups)  # (batch, g, T_k, d_v)
+    k = split_heads(linear(K, W_K, b_K), heads)  # (batch, h, T_k, d_k)
+    v = split_heads(linear(V, W_V, b_V), heads)  # (batch, h, T_k, d_v)
     return linear(merge_heads(attention(q, k, v, mask)), W_O, b_O)  # (batch, T_q, d_model)

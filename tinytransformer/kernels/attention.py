@@ -1,4 +1,4 @@
-"""The kernel of ``attention``."""
+"""The kernels of ``attention`` and ``general_attention``: one code, for the first is a case of the second."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy
 
-from ..backend import xp
-from ..formulas import attention
+from ..backend import is_array, xp
+from ..formulas import attention, general_attention
 from ..formulas.masks import _with_axes, fitted
 from .common import LIMIT, fusible, scratch
 from .softmax import largest, sums
@@ -18,8 +18,8 @@ TILE = 131072  # scores at once: with the same number of their gradients, as muc
 ROWS = 32  # fewer queries at once than this make matrix products slow
 
 
-@attention.kernel
-class Attention:
+@general_attention.kernel
+class GeneralAttention:
     """o_i = sum_j e_ij v_j / Z_i with e_ij = M_ij exp(c q_i k_j + B_ij - m_i) and Z_i = sum_j e_ij.
 
     Scores are computed tile by tile, and again in the backward: no array (T_q, T_k) is kept. Where a group
@@ -96,6 +96,20 @@ class Attention:
                 part = within(dB, tile)
                 part += dS.sum(axis=tuple(axis for axis in range(5) if dB.shape[axis] == 1), keepdims=True)
         return gradients
+
+
+@attention.kernel
+class Attention:
+    """The same with c = 1 / sqrt(d_k), B = 0, and keys and values for each head."""
+
+    backward = staticmethod(GeneralAttention.backward)
+
+    @staticmethod
+    def forward(Q: Any, K: Any, V: Any, mask: Any = None) -> Any:
+        """Leave what has to be broadcast to the formula."""
+        if not all(map(is_array, (Q, K, V))) or not Q.shape[:-2] == K.shape[:-2] == V.shape[:-2]:
+            return NotImplemented
+        return GeneralAttention.forward(Q, K, V, mask)
 
 
 def fits(bias: Any, Q: Any, T_k: int) -> bool:

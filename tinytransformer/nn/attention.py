@@ -10,8 +10,8 @@ from ..autograd import raw
 from ..backend import module_of
 from ..formulas import (
     Mask,
-    attention,
-    attention_weights,
+    general_attention,
+    general_attention_weights,
     merge_heads,
     multi_head_attention,
     repeat_heads,
@@ -269,7 +269,8 @@ class MultiHeadAttention(Module):
         key = query if key is None else key
         value = key if value is None else value
         drops = self.training and self.dropout.p > 0
-        if not (drops or self.rope_theta) and cache is None and bias is None and self.scale is None:
+        general = self.num_kv_heads != self.num_heads or bias is not None or self.scale is not None
+        if not (general or drops or self.rope_theta) and cache is None:
             maps = (self.W_Q, self.W_K, self.W_V, self.W_O)
             weights, biases = [m.weight for m in maps], [m.bias for m in maps]
             return multi_head_attention(query, key, value, *weights, *biases, heads=self.num_heads, mask=mask)
@@ -288,8 +289,10 @@ class MultiHeadAttention(Module):
         if cache is not None and mask is None and not crosses:
             mask = Mask.causal(Q.shape[2], K.shape[2]) if Q.shape[2] > 1 else None  # a last query sees all
         if not drops:
-            return self.W_O(merge_heads(attention(Q, K, V, mask, bias, self.scale)))
-        weights = self.dropout(attention_weights(Q, K, mask, bias, self.scale))  # (batch, h, T_q, T_k)
+            return self.W_O(merge_heads(general_attention(Q, K, V, mask, bias, self.scale)))
+        weights = self.dropout(
+            general_attention_weights(Q, K, mask, bias, self.scale)
+        )  # (batch, h, T_q, T_k)
         return self.W_O(merge_heads(weights @ repeat_heads(V, Q)))
 
     def _queries_and_keys(self, query: Any, key: Any, positions: Any, past: int) -> tuple[Any, Any]:
@@ -319,7 +322,7 @@ class MultiHeadAttention(Module):
             Rows sum to 1, or to 0 where the mask allows nothing.
         """
         Q, K = self._queries_and_keys(query, query if key is None else key, positions, 0)
-        return attention_weights(Q, K, mask, bias, self.scale)
+        return general_attention_weights(Q, K, mask, bias, self.scale)
 
     def extra_repr(self) -> str:
         """Return its sizes."""
