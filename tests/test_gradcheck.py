@@ -277,3 +277,13 @@ def test_checks_every_entry_of_a_small_input_and_few_of_a_large_one():
 
 def test_empty_inputs_pass():
     assert tt.gradcheck(lambda a, b: a @ b, [np.ones((2, 0)), np.ones((0, 3))], order=2)
+
+
+def test_a_gradient_of_which_most_is_zero_is_told_as_that():
+    @tt.primitive
+    def twice(x):
+        return 2 * x
+
+    twice.vjp(lambda g, y, x: 2 * g * np.array([1.0, 0.0, 0.0, 0.0, 0.0]))
+    with pytest.raises(tt.GradientError, match="most entries are 0"):
+        tt.gradcheck(twice, [np.array([1.0, 2.0, 3.0, 5.0, 7.0])])

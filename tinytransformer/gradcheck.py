@@ -272,7 +272,9 @@ class _Check:
             return "the output does not depend on this input"
         ratios = analytic[seen] / numeric[seen]
         factor = float(numpy.median(ratios))
-        times = max(abs(factor), 1 / abs(factor)) if factor else math.inf
+        if not factor:
+            return "most entries are 0: a mask or an index drops them"
+        times = max(abs(factor), 1 / abs(factor))
         whole = round(times) if abs(times - round(times)) < 1e-4 and abs(factor - 1) > 1e-3 else 0
         if not numpy.allclose(ratios, factor, rtol=1e-4) or not (whole or ratios.size > 1):
             return "not one factor for all entries: a term is missing, or entries are in another order"

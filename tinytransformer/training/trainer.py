@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -436,7 +437,7 @@ def _finite(value: Any) -> bool:
 
 
 def steps_within(
-    seconds: float, model: GPT, train_tokens: Any, settings: TrainingSettings, trials: int = 12
+    seconds: float, model: GPT, train_tokens: Any, settings: TrainingSettings, trials: int = 40
 ) -> int:
     """Count the steps that fit into a time budget, by timing a few whose results are thrown away.
 
@@ -449,7 +450,8 @@ def steps_within(
     train_tokens : integer array, 1-D
     settings : TrainingSettings
     trials : int
-        Steps to time, of which the median counts; fewer if they would take an eighth of the budget.
+        Steps to take; fewer if they would take an eighth of the budget. The median of the second half
+        counts: the first steps are slower than those to come.
 
     Returns
     -------
@@ -480,7 +482,7 @@ def steps_within(
     for p, gradient in zip(model.parameters(), gradients, strict=True):
         p.grad = gradient
     model.rng.bit_generator.state = rng_state
-    typical = sorted(times)[len(times) // 2]
+    typical = statistics.median(times[len(times) // 2 :])
     return max(1, int(seconds / (1.06 * typical)))  # the optimizer and evaluations take their part
 
 
