@@ -208,7 +208,8 @@ def test_the_default_text_and_the_planned_steps(empty, capsys, monkeypatch):
     assert re.search(
         r"text     Python's own documentation \(standard library\): \d+ characters, sha256 ", text
     )
-    assert "plan     9 steps, as fit into 7.5 s here (--steps 9 repeats it)" in text
+    assert "plan     7.5 s, about 9 steps here; a given number (--steps) repeats a run" in text
+    assert re.search(r"trained  [\d,]+ steps in \d+ s", text)
     found = load_checkpoint("runs/1").state["settings"]
     assert (found["steps"], found["warmup"], found["learning_rate"]) == (9, 2, 4e-3)
     assert "the validation part of Python's own documentation" in said(

@@ -655,3 +655,30 @@ def test_planned_steps_are_the_budget_over_the_time_of_one(monkeypatch):
     calls.clear()
     assert steps_within(1.0, trainer.model, trainer.batches.tokens, trainer.settings) == 1
     assert len(calls) == 3  # one is enough to see that there is time for one alone
+
+
+@pytest.mark.parametrize("slow", [0.1, 2.0])
+def test_a_time_budget_is_kept_when_the_pace_changes(monkeypatch, slow):
+    """The plan says 50 steps of 1 s; from step 10 on a step takes less or more."""
+    trainer = small_trainer(steps=50, warmup=5)
+    now = [0.0]
+    monkeypatch.setattr("tinytransformer.training.trainer.time.perf_counter", lambda: now[0])
+    step = trainer.train_step
+
+    def timed():
+        now[0] += 1.0 if trainer.step < 10 else slow
+        return step()
+
+    trainer.train_step = timed
+    rates = []
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: rates.append(trainer.optimizer.lr))
+    trainer.run(progress=False, seconds=50.0)
+    assert now[0] == pytest.approx(50, abs=2)
+    assert trainer.step == trainer.settings.steps == pytest.approx(10 + 40 / slow, rel=0.1)
+    assert rates[-1] < 0.02 * max(rates)  # the schedule ends where the run does
+
+
+def test_without_a_time_budget_the_steps_stay():
+    trainer = small_trainer(steps=7)
+    trainer.run(progress=False)
+    assert trainer.step == trainer.settings.steps == 7

@@ -143,7 +143,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace the run in the output folder.")] = False,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Time for training; sets the number of steps.")
-    ] = 40.0,
+    ] = 45.0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Number of steps, whatever time they take.")
     ] = None,
@@ -245,7 +245,8 @@ def train(
             planned = steps_within(seconds, model, train_tokens, settings)
             settings = dataclasses.replace(settings, steps=planned)
             typer.echo(
-                f"plan     {planned:,} steps, as fit into {seconds:g} s here (--steps {planned} repeats it)"
+                f"plan     {seconds:g} s, about {planned:,} steps here; a given number (--steps) repeats a run bit "
+                "for bit"
             )
         if warmup is None:
             warmup = min(100, settings.steps // 4)
@@ -258,11 +259,10 @@ def train(
         }
         del file, train_tokens, validation_tokens  # Windows moves no file that is in use
         _replace_run(folder, beside)
-    _run(
-        Trainer(
-            model, *_split(folder, encoder, facts, context), settings, encoder, folder, facts, f"log.{log}"
-        )
+    trainer = Trainer(
+        model, *_split(folder, encoder, facts, context), settings, encoder, folder, facts, f"log.{log}"
     )
+    _run(trainer, seconds if steps is None else None)
 
 
 def _resume(folder: Path, steps: int | None) -> None:
@@ -322,8 +322,8 @@ def _split(folder: Path, tokenizer: Any, facts: dict[str, Any], context: int) ->
     return split(file.tokens, facts["validation_fraction"], context)
 
 
-def _run(trainer: Any) -> None:
-    """Train, then compare, plot and sample."""
+def _run(trainer: Any, seconds: float | None = None) -> None:
+    """Train, in this time if it is given; then compare, plot and sample."""
     import numpy
 
     from . import plotting
@@ -333,10 +333,11 @@ def _run(trainer: Any) -> None:
     folder = trainer.folder
     name = shlex.quote(str(folder))
     try:
-        trainer.run(progress=True)
+        trainer.run(progress=True, seconds=seconds)
     except KeyboardInterrupt:
         typer.echo(f"stopped after step {trainer.step:,}; go on with:  tinytransformer train --resume {name}")
         raise typer.Exit(130) from None
+    typer.echo(f"trained  {trainer.step:,} steps in {trainer.seconds:.0f} s")
     tokenizer, model = trainer.tokenizer, trainer.model
     counts = tokenizer.character_counts
     context = model.config.context_length

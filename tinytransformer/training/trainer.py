@@ -207,10 +207,18 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0  # of training, over all sittings
 
-    def run(self, progress: bool = True) -> None:
+    def run(self, progress: bool = True, seconds: float | None = None) -> None:
         """Take the steps that are left, with a progress bar.
 
         A checkpoint is there from the start, so that a run killed at any moment can go on.
+
+        Parameters
+        ----------
+        progress : bool
+            Show the bar.
+        seconds : float, optional
+            Time for training: the number of steps is corrected on the way, at the pace so far, and the
+            schedule stretched to it. Without it the number stays as the settings have it.
 
         Raises
         ------
@@ -221,25 +229,35 @@ class Trainer:
         KeyboardInterrupt
             After Ctrl-C, once the step was finished and a checkpoint was written.
         """
-        settings = self.settings
         self._open_folder()
         started = time.perf_counter() - self.seconds
+        looked = 0.0  # when the number of steps was last corrected
         with self.gradients.one_blas_thread(), _Interrupt() as interrupt, _bar(self, progress) as bar:
-            while self.step < settings.steps:
+            while self.step < self.settings.steps:
                 row = self.train_step()
                 self.seconds = time.perf_counter() - started
                 row["seconds"] = round(self.seconds, 3)
 
-                last = self.step == settings.steps
-                if last or self.step % settings.evaluate_every == 0:
+                if seconds is not None and self.seconds - looked > seconds / 50:
+                    looked = self.seconds
+                    self._correct_steps(seconds)
+                last = self.step == self.settings.steps
+                if last or self.step % self.settings.evaluate_every == 0:
                     row["validation_loss"] = self.validation_loss()
                 if self.log is not None:
                     self.log.append(row)
-                bar.advance(row)
-                if last or interrupt.asked or self.step % settings.checkpoint_every == 0:
+                bar.advance(row, self.settings.steps)
+                if last or interrupt.asked or self.step % self.settings.checkpoint_every == 0:
                     self.save()
                 if interrupt.asked and not last:
                     raise KeyboardInterrupt
+
+    def _correct_steps(self, seconds: float) -> None:
+        """Plan as many more steps as the time that is left allows, at the mean pace of the run so far."""
+        left = int((seconds - self.seconds) / self.seconds * self.step)
+        steps = max(self.step + left, self.step, self.settings.warmup)
+        self.settings = dataclasses.replace(self.settings, steps=steps)
+        self.learning_rate = self.settings.learning_rates()
 
     def _open_folder(self) -> None:
         """Save what there is before the first step, and drop the log of steps that will be taken again."""
@@ -527,8 +545,9 @@ class _bar:  # noqa: N801
     def __enter__(self) -> _bar:
         return self
 
-    def advance(self, row: dict[str, Any]) -> None:
-        """Move on by the step of this row."""
+    def advance(self, row: dict[str, Any], steps: int) -> None:
+        """Move on by the step of this row, towards this number of steps."""
+        self.bar.total = steps
         self.smooth = row["loss"] if self.smooth is None else 0.95 * self.smooth + 0.05 * row["loss"]
         self.validation = row.get("validation_loss", self.validation)
         rate = self.bar.format_dict["rate"]
