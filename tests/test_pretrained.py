@@ -114,6 +114,18 @@ def test_gradients_are_those_of_the_reference(name):
             assert g @ direction(g.size, k) == pytest.approx(along[k], abs=close), (key, k)
 
 
+def test_a_model_is_read_onto_the_default_backend(backend):
+    model, reference = load_pretrained(FIXTURES / "llama-tied"), expected("llama-tied")
+    assert {tt.backend.backend_name(p.data) for p in model.parameters()} == {backend}
+    found, (real,) = outputs(model, reference)
+    np.testing.assert_allclose(found[0].numpy()[real], reference["logits.0"][real], atol=1e-4)
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(ValueError, match="dtype must be float32 or float64, not 'float16'"):
+        load_pretrained(FIXTURES / "gpt2-tied", dtype="float16")
+
+
 def until_stop(tokens):
     """What was generated, up to the token that ends it."""
     tokens = tokens.tolist()
@@ -193,6 +205,18 @@ def test_what_is_written_is_read_back(name, tmp_path):
     assert list(first) == list(second)
     for key, array in first.items():
         np.testing.assert_array_equal(array, second[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "shape"),
+    [
+        ("question answering", "qa_outputs.weight", (2, 6)),
+        ("token classification", "classifier.weight", (3, 6)),
+    ],
+)
+def test_heads_are_written_as_out_by_in(name, key, shape, tmp_path):
+    MODELS[name](np.random.default_rng(3)).save_pretrained(tmp_path)
+    assert load_file(tmp_path / "model.safetensors")[key].shape == shape
 
 
 def test_dropout_of_what_was_read_comes_from_the_generator_given(tmp_path):
@@ -400,6 +424,12 @@ def test_bfloat16_is_read_exactly(tmp_path):
     np.testing.assert_array_equal(found["x"], values)
     assert found["x"].dtype == np.float32
     assert found["nothing"].shape == (0, 3)
+
+
+def test_numbers_that_no_model_has_are_refused_by_name(tmp_path):
+    save_file({"x": np.ones(3, np.uint32)}, tmp_path / "model.safetensors")
+    with pytest.raises(PretrainedError, match="x holds U32, which no model here uses"):
+        read_tensors(tmp_path)
 
 
 # --- what does not fit is refused, all of it at once ---
@@ -647,6 +677,10 @@ def tensor(offset, shape, strides):
     )
 
 
+# a view of six entries, all of them the last number, taken for a storage: the next five lie outside the file
+INSIDE_ANOTHER = tensor(0, (6,), (1,)).replace(STORAGE, tensor(5, (6,), (0,)))
+
+
 def state_of(item):
     return b"\x80\x02}X\x01\x00\x00\x00x" + item + b"s."
 
@@ -660,6 +694,15 @@ def test_a_tensor_is_a_view_of_its_storage(tmp_path):
     found = read_tensors(tmp_path)["x"]
     np.testing.assert_array_equal(found, np.array([[1, 4], [2, 5]], np.float32))
     assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("HalfStorage", "<f2"), ("BFloat16Storage", "<u2")])
+def test_16_bits_in_a_pickle(kind, dtype, tmp_path):
+    values = np.array([1.5, -2, 0.25, 3, -0.5, 96], np.float32)  # both kinds have them
+    stored = values.astype(dtype) if dtype == "<f2" else (values.view("<u4") >> 16).astype(dtype)
+    program = state_of(tensor(0, (6,), (1,)).replace(b"FloatStorage", kind.encode()))
+    torch_file(tmp_path / "pytorch_model.bin", program, at0=stored.tobytes())
+    np.testing.assert_array_equal(read_tensors(tmp_path)["x"], values)
 
 
 @pytest.mark.parametrize(
@@ -678,6 +721,7 @@ def test_a_tensor_is_a_view_of_its_storage(tmp_path):
             state_of(tensor(0, (2,), (1,)).replace(b"FloatStorage", b"QInt8Storage")),
             r"asks for torch\.QInt8Storage",
         ),
+        (state_of(INSIDE_ANOTHER), "without a storage"),
         (state_of(b"K\x01"), "holds more than tensors: x"),
         (state_of(b"K\x01Q"), "no storage of numbers"),
         (b"\x80\x02}K\x01K\x02s.", "keys are not names"),
@@ -704,7 +748,12 @@ def test_a_pickle_that_is_no_state_dict_is_refused(program, message, tmp_path):
 def test_a_pickle_as_large_as_a_tower_of_pairs_is_refused_at_once(tmp_path):
     """Sixty tuples of the tuple before, twice: to print or to hash it would take for ever."""
     tower = b")" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(60))
-    for program in (b"\x80\x02" + tower + b"Q.", b"\x80\x02}" + tower + b"K\x01s.", state_of(tower)):
+    for program in (
+        b"\x80\x02" + tower + b"Q.",
+        b"\x80\x02" + tower + b")R.",
+        b"\x80\x02}" + tower + b"K\x01s.",
+        state_of(tower),
+    ):
         torch_file(tmp_path / "pytorch_model.bin", program)
         with pytest.raises(PretrainedError):
             read_tensors(tmp_path)
@@ -718,6 +767,11 @@ def test_an_archive_that_torch_does_not_write_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}." * 1000)
     with pytest.raises(PretrainedError, match="it is compressed"):
+        read_tensors(tmp_path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}." + bytes(1000))
+        archive.filelist += 3 * archive.filelist  # four entries of the same thousand bytes
+    with pytest.raises(PretrainedError, match="its parts overlap"):
         read_tensors(tmp_path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", b"\x80\x02}.")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 from ..text.tokenizers import atomic_file
+from .floats import widened
 from .pickle_reader import read_pickle
 
 __all__ = ["PretrainedError"]
@@ -182,19 +183,9 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, numpy.ndarray]]:
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES:
             raise ValueError(f"{name} holds {entry['dtype']}, which no model here uses")
-        begin, end = entry["data_offsets"]
-        if begin == end:
-            yield name, numpy.zeros(entry["shape"], DTYPES[entry["dtype"]])
-            continue
-        data = numpy.memmap(path, DTYPES[entry["dtype"]], "r", start + begin, tuple(entry["shape"]))
+        offset = start + entry["data_offsets"][0]
+        data = numpy.memmap(path, DTYPES[entry["dtype"]], "r", offset, tuple(entry["shape"]))
         yield name, widened(data.view(numpy.ndarray), entry["dtype"] == "BF16")
-
-
-def widened(array: numpy.ndarray, is_bfloat16: bool) -> numpy.ndarray:
-    """Make 16-bit floats float32; leave others as they are."""
-    if is_bfloat16:
-        return (array.astype("<u4") << 16).view("<f4")
-    return array.astype(numpy.float32) if array.dtype == numpy.float16 else array
 
 
 def write_folder(

@@ -15,8 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from .floats import widened
+
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+BFLOAT16 = "<u2"
+FLOATS = {0: "<f4", 1: "<f2", 28: "<f8", 30: BFLOAT16}  # the tensors that are not packed
 
 # the keys of a layer in GGUF, and in the files of transformers
 LAYER = {
@@ -148,7 +152,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, numpy.ndarray]]:
     OSError
         If it cannot be read.
     ImportError
-        If the ``gguf`` library is not installed.
+        If numbers are packed, and the ``gguf`` library is not installed.
     """
     settings, packed, start = read_header(path)
     kind = settings.get("general.architecture")
@@ -183,21 +187,28 @@ def _key(name: str) -> str:
 
 def _unpacked(name: str, tensor: Packed, data: numpy.ndarray) -> numpy.ndarray:
     """Return the numbers of a tensor, float32, given the file from its start on."""
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+    if tensor.kind in FLOATS:
+        block, size = 1, numpy.dtype(FLOATS[tensor.kind]).itemsize  # entries, and their bytes
+    else:
+        from gguf import GGML_QUANT_SIZES
 
-    if tensor.kind not in [kind.value for kind in GGML_QUANT_SIZES]:
-        raise ValueError(f"{name} is packed in the unknown way {tensor.kind}")
-    block, size = GGML_QUANT_SIZES[GGMLQuantizationType(tensor.kind)]  # entries, and their bytes
+        if tensor.kind not in GGML_QUANT_SIZES:
+            raise ValueError(f"{name} is packed in the unknown way {tensor.kind}")
+        block, size = GGML_QUANT_SIZES[tensor.kind]
     *rows, length = tensor.shape or (1,)
-    count = math.prod(rows) * length // block * size
+    count = math.prod(rows) * (length // block) * size
     if length % block or count > len(data):
         raise ValueError(f"{name}, of shape {tensor.shape}, is cut short")
     packed = data[:count].reshape(*rows, length // block * size)
+    if tensor.kind in FLOATS:
+        return widened(packed.view(FLOATS[tensor.kind]), FLOATS[tensor.kind] == BFLOAT16)
+    from gguf import GGMLQuantizationType, quants
+
     try:
-        return quants.dequantize(packed, GGMLQuantizationType(tensor.kind)).astype(numpy.float32, copy=False)
+        return quants.dequantize(packed, GGMLQuantizationType(tensor.kind))
     except NotImplementedError:
-        name_of_kind = GGMLQuantizationType(tensor.kind).name
-        raise ValueError(f"{name} is packed as {name_of_kind}, which is not read") from None
+        way = GGMLQuantizationType(tensor.kind).name
+        raise ValueError(f"{name} is packed as {way}, which the gguf library does not unpack") from None
 
 
 def _halves(array: numpy.ndarray, heads: Any) -> numpy.ndarray:

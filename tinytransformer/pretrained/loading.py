@@ -60,6 +60,8 @@ def load_pretrained(
     PretrainedError
         If it cannot be found or read, is of an architecture or has a setting that no model here has, or its
         tensors are not exactly those of the model: then with every missing, unexpected and misshapen key.
+    ValueError
+        If the dtype is neither float32 nor float64.
 
     Examples
     --------
@@ -72,6 +74,8 @@ def load_pretrained(
     >>> (again([[3, 1, 4]]).numpy() == model([[3, 1, 4]]).numpy()).all()
     np.True_
     """
+    if dtype is not None and numpy.dtype(dtype) not in (numpy.float32, numpy.float64):
+        raise ValueError(f"load_pretrained: dtype must be float32 or float64, not {dtype!r}")
     path = find(path_or_name)
     packed: dict[str, numpy.ndarray] | None = None
     if path.suffix == ".gguf":
@@ -121,7 +125,7 @@ def _read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, numpy.ndarray]]:
         return read_gguf(path)
     except ImportError:
         raise PretrainedError(
-            f"to read {str(path)!r}, install the gguf library: pip install \"tinytransformer[pretrained]\""
+            f'to read {str(path)!r}, install the gguf library: pip install "tinytransformer[pretrained]"'
         ) from None
     except (OSError, ValueError) as error:
         raise PretrainedError(f"{str(path)!r} cannot be read: {line(error)}") from None
@@ -167,7 +171,7 @@ def _state(
         key = next((key for key in meanings if key in shapes or key in copies), None)
         if key is not None and key not in found:
             found[key] = array
-        elif key is not None or not any(_is_buffer(architecture, key) for key in meanings):
+        elif not any(_is_buffer(architecture, key) for key in meanings):
             unexpected.append(raw)
     for copy, original in copies.items():
         if copy in found:

@@ -13,9 +13,11 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
+
+from .floats import widened
 
 # storage of PyTorch: dtype on disk, and whether it is bfloat16, the upper half of a float32
 STORAGES = {
@@ -38,8 +40,10 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 MARK = object()
 
 
-class _Name(str):
-    """What a file names with "module.name": nothing but these words."""
+class _Storage(NamedTuple):
+    """All numbers of a file in the archive: what a tensor may be a view of. A view itself is no storage."""
+
+    numbers: numpy.ndarray  # (n,)
 
 
 def read_pickle(path: Path) -> dict[str, numpy.ndarray]:
@@ -92,8 +96,8 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, numpy.ndarra
         raise ValueError("its numbers are not little-endian")
     storages: dict[str, numpy.ndarray] = {}
 
-    def storage(pid: Any) -> numpy.ndarray:
-        """Return the array of a ("storage", type, key, device, number of entries)."""
+    def storage(pid: Any) -> _Storage:
+        """Return the numbers of a ("storage", type, key, device, number of entries)."""
         match pid:
             case ("storage", str(kind), str(key), str(), int(count)) if kind in STORAGES:
                 pass
@@ -107,11 +111,8 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, numpy.ndarra
             data = archive.read(file)
             if len(data) != count * numpy.dtype(dtype).itemsize:
                 raise ValueError(f"it is damaged: {file} does not hold {count} numbers of {kind}")
-            array = numpy.frombuffer(data, dtype)
-            if is_bfloat16:
-                array = (array.astype("<u4") << 16).view("<f4")
-            storages[file] = array.astype(numpy.float32) if array.dtype == numpy.float16 else array
-        return storages[file]
+            storages[file] = widened(numpy.frombuffer(data, dtype), is_bfloat16)
+        return _Storage(storages[file])
 
     state = _run(archive.read(programs[0]), storage)
     if not isinstance(state, dict):
@@ -124,20 +125,19 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, numpy.ndarra
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> numpy.ndarray:
     """Make a tensor a view of its storage; refuse one that would reach outside."""
     numbers = (offset, *shape, *strides)
-    if not isinstance(storage, numpy.ndarray) or storage.ndim != 1 or len(shape) != len(strides):
+    if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise ValueError("it describes a tensor without a storage")
     if not all(type(n) is int and n >= 0 for n in numbers):
         raise ValueError("it describes a tensor whose offset, shape or strides are no numbers from 0 on")
+    array = storage.numbers
     if math.prod(shape) == 0:
-        return numpy.zeros(shape, storage.dtype)
+        return numpy.zeros(shape, array.dtype)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if last >= len(storage) or math.prod(shape) > len(storage):
-        raise ValueError(
-            f"it describes a tensor of shape {shape} that is not in its storage of {len(storage)}"
-        )
-    step = storage.itemsize
+    if last >= len(array) or math.prod(shape) > len(array):
+        raise ValueError(f"it describes a tensor of shape {shape} that is not in its storage of {len(array)}")
+    step = array.itemsize
     return numpy.lib.stride_tricks.as_strided(
-        storage[offset:], shape, [stride * step for stride in strides], writeable=False
+        array[offset:], shape, [stride * step for stride in strides], writeable=False
     )
 
 
@@ -152,7 +152,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _run(program: bytes, storage: Callable[[Any], numpy.ndarray]) -> Any:
+def _run(program: bytes, storage: Callable[[Any], _Storage]) -> Any:
     """Run the instructions of a pickle that build a dict of tensors; refuse every other one."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -177,8 +177,6 @@ def _run(program: bytes, storage: Callable[[Any], numpy.ndarray]) -> Any:
                 stack.append(argument)
             elif name == "EMPTY_DICT":
                 stack.append({})
-            elif name == "EMPTY_LIST":
-                stack.append([])
             elif name == "MARK":
                 stack.append(MARK)
             elif name == "TUPLE":
@@ -186,12 +184,6 @@ def _run(program: bytes, storage: Callable[[Any], numpy.ndarray]) -> Any:
             elif name in TUPLES:
                 count = TUPLES[name]
                 stack[-count:] = [tuple(stack[-count:])]
-            elif name == "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            elif name == "APPENDS":
-                items = since_mark()
-                stack[-1].extend(items)
             elif name in ("SETITEM", "SETITEMS"):
                 items = since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
                 if not all(isinstance(key, str) for key in items[::2]):
@@ -205,12 +197,12 @@ def _run(program: bytes, storage: Callable[[Any], numpy.ndarray]) -> Any:
                 stack.append(memo[argument])
             elif name in ("GLOBAL", "STACK_GLOBAL"):
                 words = argument.split(" ") if name == "GLOBAL" else [stack.pop(-2), stack.pop()]
-                stack.append(_Name(_permitted(".".join(words))))
+                stack.append(_permitted(".".join(words)))
             elif name == "BINPERSID":
                 stack.append(storage(stack.pop()))
             elif name == "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
-                if not isinstance(function, _Name) or function not in BUILDERS:
+                if not isinstance(function, str) or function not in BUILDERS:
                     raise ValueError("it calls what builds no tensor")
                 if function == "collections.OrderedDict" and arguments != ():
                     raise ValueError("it has an OrderedDict with arguments, which no state dict is")

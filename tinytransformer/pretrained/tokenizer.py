@@ -22,8 +22,8 @@ def load_pretrained_tokenizer(path_or_name: str | os.PathLike[str]) -> Tokenizer
     Parameters
     ----------
     path_or_name : path or str
-        As for `load_pretrained`. A folder has a ``tokenizer.json``, a ``vocab.txt``, or a ``vocab.json`` and a
-        ``merges.txt``.
+        As for `load_pretrained`. In a folder, ``tokenizer.json``, ``vocab.txt``, or ``vocab.json`` and
+        ``merges.txt`` is read.
 
     Raises
     ------
@@ -51,12 +51,12 @@ def load_pretrained_tokenizer(path_or_name: str | os.PathLike[str]) -> Tokenizer
             return WordPieceTokenizer.from_vocab_file(path / "vocab.txt", lowercase is not False)
         if (path / "vocab.json").is_file():
             return _of_vocabulary_and_merges(path)
-    except (TokenizerError, _Unknown) as error:
+    except (TokenizerError, _UnknownError) as error:
         raise PretrainedError(f"the tokenizer of {str(path)!r} cannot be used: {line(error)}") from None
     raise PretrainedError(f"{str(path)!r} holds no tokenizer.json, vocab.txt or vocab.json")
 
 
-class _Unknown(Exception):
+class _UnknownError(Exception):
     """A setting that no tokenizer here has, or that is damaged."""
 
 
@@ -64,13 +64,15 @@ def _of_gguf(path: Path) -> Tokenizer:
     try:
         settings = read_header(path).settings
     except (OSError, ValueError) as error:
-        raise _Unknown(line(error)) from None
+        raise _UnknownError(line(error)) from None
     kind, cuts = settings.get("tokenizer.ggml.model"), settings.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or cuts not in SINGLE_DIGITS:
-        raise _Unknown(f"it is of the kind {kind!r}, cut as {cuts!r}")
-    tokens, types, merges = (settings.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges"))
+        raise _UnknownError(f"it is of the kind {kind!r}, cut as {cuts!r}")
+    tokens, types, merges = (
+        settings.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges")
+    )
     if not (isinstance(tokens, list) and isinstance(types, list) and isinstance(merges, list)):
-        raise _Unknown("it lacks tokens, their types or merges")
+        raise _UnknownError("it lacks tokens, their types or merges")
     special = [token for token, type_ in zip(tokens, types, strict=False) if type_ == CONTROL]
     return GPT2Tokenizer(tokens, merges, special, SINGLE_DIGITS[cuts])
 
@@ -80,7 +82,7 @@ def _of_vocabulary_and_merges(path: Path) -> Tokenizer:
     try:
         lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise _Unknown(f"merges.txt: {line(error)}") from None
+        raise _UnknownError(f"merges.txt: {line(error)}") from None
     merges = [text for text in lines if text and not text.startswith("#version")]
     vocabulary = _in_order(read_json(path / "vocab.json"))
     return GPT2Tokenizer(vocabulary, merges, [t for t in ("<|endoftext|>",) if t in vocabulary])
@@ -90,25 +92,25 @@ def _of_json(fields: dict[str, Any]) -> Tokenizer:
     """Make the tokenizer that a ``tokenizer.json`` of the ``tokenizers`` library describes."""
     model = fields.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
-        raise _Unknown("it has no model with a vocabulary of tokens and their ids; Unigram is not read")
+        raise _UnknownError("it has no model with a vocabulary of tokens and their ids; Unigram is not read")
     added = fields.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise _Unknown("its added_tokens are not a list of tokens")
+        raise _UnknownError("its added_tokens are not a list of tokens")
     special = [token.get("content") for token in added]
     vocabulary = _in_order(model["vocab"] | {token.get("content"): token.get("id") for token in added})
     if model.get("type") == "WordPiece":
         cleaned = fields.get("normalizer") or {}
         expected = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
         if not isinstance(cleaned, dict) or any(cleaned.get(key) != value for key, value in expected.items()):
-            raise _Unknown("its normalizer is not that of BERT")
+            raise _UnknownError("its normalizer is not that of BERT")
         return WordPieceTokenizer(
             vocabulary, cleaned.get("lowercase") is not False, cleaned.get("strip_accents")
         )
     if model.get("type") not in ("BPE", None) or not isinstance(model.get("merges"), list):
-        raise _Unknown(f"its model is of the type {model.get('type')!r}, and BPE and WordPiece are read")
+        raise _UnknownError(f"its model is of the type {model.get('type')!r}, and BPE and WordPiece are read")
     unusual = [key for key in ("unk_token", "dropout", "byte_fallback", "ignore_merges") if model.get(key)]
     if unusual or fields.get("normalizer"):
-        raise _Unknown(f"it has {', '.join(unusual or ['a normalizer'])}, which GPT-2's has not")
+        raise _UnknownError(f"it has {', '.join(unusual or ['a normalizer'])}, which GPT-2's has not")
     merges = [" ".join(map(str, merge)) if isinstance(merge, list) else merge for merge in model["merges"]]
     return GPT2Tokenizer(vocabulary, merges, special, _single_digits(fields.get("pre_tokenizer")))
 
@@ -124,12 +126,12 @@ def _single_digits(cuts: Any) -> bool:
             {"type": "ByteLevel", "add_prefix_space": False} as cut,
         ] if cut.get("use_regex", True):
             return True
-    raise _Unknown("its pre_tokenizer does not cut a text as GPT-2's or SmolLM's")
+    raise _UnknownError("its pre_tokenizer does not cut a text as GPT-2's or SmolLM's")
 
 
 def _in_order(ids: dict[Any, Any]) -> list[Any]:
-    """Return the tokens in the order of their ids, which must be 0, 1, …"""
+    """Return the tokens in the order of their ids, which must count from 0 on."""
     order = {i: token for token, i in ids.items() if type(i) is int}
     if sorted(order) != list(range(len(ids))):
-        raise _Unknown(f"the ids of its {len(ids)} tokens are not 0 to {len(ids) - 1}")
+        raise _UnknownError(f"the ids of its {len(ids)} tokens are not 0 to {len(ids) - 1}")
     return [order[i] for i in range(len(ids))]

@@ -109,7 +109,9 @@ class GPT2Tokenizer(Tokenizer):
         self._bytes: list[bytes] = []  # id -> its bytes
         for token in self.vocabulary:
             if token not in self.special_ids and not all(sign in BYTES for sign in token):
-                raise TokenizerError(f"the token {token!r} is no special one, and not spelt in signs for bytes")
+                raise TokenizerError(
+                    f"the token {token!r} is no special one, and not spelt in signs for bytes"
+                )
             spelt = to_utf8(token) if token in self.special_ids else bytes(BYTES[sign] for sign in token)
             self._bytes.append(spelt)
         self._byte_ids = [ids.get(sign) for sign in SIGNS]
@@ -117,7 +119,9 @@ class GPT2Tokenizer(Tokenizer):
         for rank, merge in enumerate(self.merges):
             left, _, right = merge.partition(" ") if isinstance(merge, str) else ("", "", "")
             if not (left in ids and right in ids and left + right in ids):
-                raise TokenizerError(f"merge {rank} of a GPT-2 tokenizer, {merge!r}, does not join two tokens to one")
+                raise TokenizerError(
+                    f"merge {rank} of a GPT-2 tokenizer, {merge!r}, does not join two tokens to one"
+                )
             self._merged.setdefault((ids[left], ids[right]), (rank, ids[left + right]))
         self._cache: dict[str, list[int]] = {}  # pre-token -> ids
 
