@@ -1,5 +1,7 @@
 """A batch shared by threads gives the gradient of the whole batch, with the same bits every time."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -81,3 +83,18 @@ def test_error_handling_of_the_caller_holds_in_the_threads():
     with np.errstate(all="ignore"):  # a warning in a thread would be an error here
         loss = BatchThreads(model, 2).add(*batch(5))
     assert not np.isfinite(loss) or loss > 1e100
+
+
+def test_the_process_is_arranged_for_threads_and_put_back():
+    from threadpoolctl import threadpool_info
+
+    def blas():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = sys.getswitchinterval(), blas()
+    with BatchThreads(perturbed(), 2).working():
+        assert sys.getswitchinterval() < before[0]
+        assert set(blas()) <= {1}
+    assert (sys.getswitchinterval(), blas()) == before
+    with BatchThreads(perturbed(), 1).working():
+        assert (sys.getswitchinterval(), blas()) == before

@@ -682,3 +682,23 @@ def test_without_a_time_budget_the_steps_stay():
     trainer = small_trainer(steps=7)
     trainer.run(progress=False)
     assert trainer.step == trainer.settings.steps == 7
+
+
+def test_a_quick_evaluation_looks_all_over_the_validation_text():
+    """The end of this text is as likely as can be, and its beginning is not: both must count."""
+    trainer = small_trainer(evaluate_tokens=64)
+    trainer.validation_tokens = np.arange(1000) % 5
+    seen = []
+    forward = trainer.model.forward
+
+    def watched(ids, *more):
+        seen.append(np.asarray(ids))
+        return forward(ids, *more)
+
+    trainer.model.forward = watched
+    quick = trainer.validation_loss()
+    assert 40 <= sum(ids.size for ids in seen) <= 64
+    trainer.validation_tokens = np.concatenate([np.arange(900) % 5, np.full(100, 3)])
+    assert trainer.validation_loss() != quick
+    trainer.validation_tokens = trainer.validation_tokens[::-1].copy()
+    assert trainer.validation_loss() != quick

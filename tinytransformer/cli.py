@@ -245,8 +245,8 @@ def train(
             planned = steps_within(seconds, model, train_tokens, settings)
             settings = dataclasses.replace(settings, steps=planned)
             typer.echo(
-                f"plan     {seconds:g} s, about {planned:,} steps here; a given number (--steps) repeats a run bit "
-                "for bit"
+                f"plan     {seconds:g} s, about {planned:,} steps here; "
+                "a given number (--steps) repeats a run bit for bit"
             )
         if warmup is None:
             warmup = min(100, settings.steps // 4)

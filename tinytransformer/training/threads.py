@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -13,6 +15,8 @@ from ..autograd import accumulate, grad
 from ..models import GPT
 
 __all__ = ["BatchThreads"]
+
+SWITCH_INTERVAL = 0.0005  # seconds; at Python's 0.005 a thread back from NumPy waits too long for its turn
 
 
 class BatchThreads:
@@ -44,11 +48,21 @@ class BatchThreads:
         self.threads = 1 if model.config.dropout else threads
         self.pool = ThreadPoolExecutor(self.threads)  # its threads start when they are first needed
 
-    def one_blas_thread(self) -> AbstractContextManager:
-        """Keep BLAS from dividing products again while several threads are at work."""
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Arrange the process for several threads at work: BLAS must not divide products once more."""
+        if self.threads == 1:
+            yield
+            return
         from threadpoolctl import threadpool_limits
 
-        return threadpool_limits(1, user_api="blas") if self.threads > 1 else nullcontext()
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        try:
+            with threadpool_limits(1, user_api="blas"):
+                yield
+        finally:
+            sys.setswitchinterval(interval)
 
     def add(self, inputs: Any, targets: Any, scale: float = 1.0) -> float:
         """Add the gradient of ``scale`` times the mean loss to each parameter's ``grad``.

@@ -68,7 +68,7 @@ class TrainingSettings:
     evaluate_every, checkpoint_every : int
         Steps from one to the next.
     evaluate_tokens : int
-        Validation tokens looked at during training, at least 2.
+        Validation tokens looked at during training, at least 2, from all over the split.
 
     Raises
     ------
@@ -232,7 +232,7 @@ class Trainer:
         self._open_folder()
         started = time.perf_counter() - self.seconds
         looked = 0.0  # when the number of steps was last corrected
-        with self.gradients.one_blas_thread(), _Interrupt() as interrupt, _bar(self, progress) as bar:
+        with self.gradients.working(), _Interrupt() as interrupt, _bar(self, progress) as bar:
             while self.step < self.settings.steps:
                 row = self.train_step()
                 self.seconds = time.perf_counter() - started
@@ -311,7 +311,7 @@ class Trainer:
         return self.settings.batch_size * self.settings.accumulate * self.model.config.context_length
 
     def validation_loss(self) -> float:
-        """Mean loss in nats per token on the first part of the validation tokens.
+        """Mean loss in nats per token on validation tokens from all over the split.
 
         Raises
         ------
@@ -319,11 +319,12 @@ class Trainer:
             If it is NaN or infinite.
         """
         counts = numpy.zeros(self.model.config.vocab_size, int)  # the characters do not matter here
-        tokens = self.validation_tokens[: self.settings.evaluate_tokens]
+        pieces = _spread(self.validation_tokens, self.settings.evaluate_tokens)
         with numpy.errstate(all="ignore"):
-            loss = evaluate(self.model, tokens, counts).nats_per_token
+            scores = [evaluate(self.model, tokens, counts) for tokens in pieces]
+            loss = sum(score.nats for score in scores) / sum(score.tokens for score in scores)
             if not math.isfinite(loss):
-                inputs = tokens[None, : self.model.config.context_length]
+                inputs = pieces[0][None, : self.model.config.context_length]
                 raise NonFiniteError(self._what_broke("the validation loss", self.step, inputs))
         return loss
 
@@ -382,6 +383,16 @@ class Trainer:
             self.model.rng.bit_generator.state = drawn
         place = first_non_finite(self.model, inputs)
         return f"{what} became NaN or infinite at step {step}, first in {place}{ADVICE}"
+
+
+def _spread(tokens: Any, number: int, most_pieces: int = 8) -> list[Any]:
+    """Return pieces of about so many tokens together, at even distances: a text is not alike all over."""
+    if number >= len(tokens):
+        return [tokens]
+    pieces = min(most_pieces, number // 2)  # a piece has a token to guess and one before it
+    length = number // pieces
+    starts = numpy.linspace(0, len(tokens) - length, pieces).astype(int)
+    return [tokens[start : start + length] for start in starts]
 
 
 def first_non_finite(model: Module, inputs: Any) -> str:
@@ -489,7 +500,7 @@ def steps_within(
     model.zero_grad()
     times: list[float] = []
     threads = BatchThreads(model, settings.threads)
-    with threads.one_blas_thread():
+    with threads.working():
         while len(times) < trials and sum(times) < seconds / 8:
             start = time.perf_counter()
             for _ in range(settings.accumulate):
