@@ -409,7 +409,7 @@ def cut(pick):
 def padded(pick):
     x = pick.numbers(pick.shape())
     each = [(pick.integer(0, 2), pick.integer(0, 2)) for _ in range(x.ndim)]
-    return [x, pick.of(2, (1, 2), ((2, 1),), (1,), each), pick.of(0, 7)]
+    return [x, pick.of(2, (1, 2), ((2, 1),), (1,), each), "constant", pick.of(0, 7)]
 
 
 def flipped(pick):
@@ -459,7 +459,7 @@ case(
     function=lambda axis, *arrays: tt.stack(arrays, axis=axis),
 )
 case("split", cut, np.split)
-case("pad", padded, lambda x, width, value: np.pad(x, width, constant_values=value))
+case("pad", padded, lambda x, width, mode, value: np.pad(x, width, mode, constant_values=value))
 case("flip", flipped, np.flip)
 case("roll", rolled, np.roll)
 case("repeat", repeated, np.repeat)

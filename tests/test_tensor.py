@@ -487,3 +487,11 @@ def test_index_errors_name_the_shape():
         tt.tensor(X)[2]
     with pytest.raises(IndexError, match=r"getitem on \(2, 3\): .* \d+ were indexed"):
         tt.tensor(X)[0, 0, 0]
+
+
+def test_pad_takes_its_arguments_in_numpy_s_order():
+    x = np.arange(6.0).reshape(2, 3)
+    found = tt.pad(tt.tensor(x), ((1, 0), (0, 2)), "constant", constant_values=7.0)
+    np.testing.assert_array_equal(found.numpy(), np.pad(x, ((1, 0), (0, 2)), "constant", constant_values=7.0))
+    with pytest.raises(ValueError, match=r"pad on \(2, 3\): mode 'edge' is not there"):
+        tt.pad(tt.tensor(x), 1, "edge")

@@ -223,8 +223,10 @@ def split(x, indices_or_sections, axis=0):
 
 
 @primitive
-def pad(x, pad_width, constant_values=0):
-    """Add constant entries before and after each axis: ``pad_width`` as ``numpy.pad`` has it.
+def pad(x, pad_width, mode="constant", constant_values=0):
+    """Add constant entries before and after each axis: the arguments stand as in ``numpy.pad``.
+
+    The mode "constant" alone is there; another raises ValueError.
 
     Examples
     --------
@@ -232,10 +234,12 @@ def pad(x, pad_width, constant_values=0):
     >>> tt.pad(np.array([1.0, 2.0]), (1, 2))
     array([0., 1., 2., 0., 0.])
     """
-    return xp.pad(x, pad_width, constant_values=constant_values)
+    if mode != "constant":
+        raise ValueError(f"mode {mode!r} is not there; write 'constant', or concatenate parts of x to it")
+    return xp.pad(x, pad_width, mode, constant_values=constant_values)
 
 
-def _pad_rule(g, y, x, pad_width, constant_values=0):
+def _pad_rule(g, y, x, pad_width, mode="constant", constant_values=0):
     starts = numpy.broadcast_to(pad_width, (x.ndim, 2))[:, 0]  # from any form that NumPy allows
     return g[tuple(slice(start, start + n) for start, n in zip(starts, x.shape, strict=True))]
 
