@@ -45,7 +45,6 @@ class Tensor:
 
     __slots__ = ("__weakref__", "changed", "data", "grad", "node", "requires_grad")
     __array_ufunc__ = None  # array * tensor asks the Tensor, rather than looping over its items
-    __array_priority__ = 1000
     clock = itertools.count(1)  # ticks at every operation that is recorded and every change in place
     last_change = 0  # when any Tensor was changed in place
 

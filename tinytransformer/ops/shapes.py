@@ -213,8 +213,7 @@ def split(x, indices_or_sections, axis=0):
                 f"split on {tuple(x.shape)}: length {length} of axis {axis} does not divide into "
                 f"{indices_or_sections} equal sections; give the indices to cut at instead"
             )
-        section = length // indices_or_sections
-        cuts = [section * i for i in range(1, indices_or_sections)]
+        cuts = [length // indices_or_sections * i for i in range(1, indices_or_sections)]
     else:
         cuts = list(indices_or_sections)
     before = (slice(None),) * (axis % x.ndim)
