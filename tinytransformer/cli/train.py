@@ -1,123 +1,27 @@
-"""The command line: ``tinytransformer train | generate | evaluate | info``."""
+"""``tinytransformer train``: a GPT on a text, from nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import math
 import os
 import shlex
 import shutil
-import sys
 import tempfile
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
-from . import __version__
-from .backend import BackendError, available_backends, use_backend
-
-__all__ = ["main"]
-
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Train and use language models that can be read from top to bottom.",
-)
+from .app import BackendOption, ConfigOption, UsageError, app, given, one_of, summary
 
 STDLIB = "Python's own documentation (standard library)"
 LONG_TEXT = 10_000_000  # bytes from which on reading it shows its progress
 BPE_TRAINING_CHARACTERS = 20_000_000  # a tokenizer learns nothing new from more
 NGRAM_TRAINING_TOKENS = 20_000_000  # counts of more would need more memory than the model
 VALIDATION_TOKENS = 1_000_000  # the score of more differs in no digit that is shown, and takes minutes
-TOML_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a string"}
 RUN_FILES = ("checkpoints", "loss.png", "log.jsonl", "log.csv", "tokens.bin", "tokens.bin.json")
-
-
-class UsageError(ValueError):
-    """Something the user can put right; shown as one line, exit code 2."""
-
-
-def _configured(invocation: typer.Context, path: Path | None) -> Path | None:
-    """Make the values of a TOML file the defaults of the options; options given on the line win."""
-    if path is None or invocation.resilient_parsing:
-        return path
-    file = f"the configuration {str(path)!r}"
-    try:
-        found = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested too deep
-        raise UsageError(f"{file} is not valid TOML: {error}") from None
-    options = {
-        p.opts[0].lstrip("-"): p.name
-        for p in invocation.command.params
-        if p.param_type_name == "option" and p.name not in ("config", "help")
-    }
-    if unknown := sorted(found.keys() - options.keys()):
-        raise UsageError(f"{file} has no meaning for {unknown[0]!r}; known are {', '.join(sorted(options))}")
-    command: Any = invocation.command.callback
-    hints = get_type_hints(inspect.unwrap(command))
-    for name, value in found.items():
-        hint = hints[options[name]]
-        kind = next(k for k in TOML_KINDS if k is hint or k in get_args(hint))
-        if type(value) not in {float: (int, float), Path: (str,)}.get(kind, (kind,)):
-            raise UsageError(f"{file}: {name} must be {TOML_KINDS[kind]}, not {value!r}")
-    values = {options[name]: value for name, value in found.items()}
-    invocation.default_map = {**(invocation.default_map or {}), **values}
-    return path
-
-
-def _given(invocation: typer.Context, *names: str, but: tuple[str, ...] = ()) -> str:
-    """Name those options that were given: of these, or of all but some."""
-    options = {p.name: p.opts[0] for p in invocation.command.params if p.name not in but}
-    asked = names or options
-    sources = {name: invocation.get_parameter_source(name) for name in options if name in asked}
-    return ", ".join(options[name] for name, source in sources.items() if source and source.name != "DEFAULT")
-
-
-def _backend(name: str | None) -> str | None:
-    if name is not None:
-        use_backend(name)
-    return name
-
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        is_eager=True,
-        callback=_configured,
-        help="TOML file with values for these options, such as  batch-size = 16.",
-    ),
-]
-BackendOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", callback=_backend, help="numpy, or cupy for a GPU."),
-]
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"tinytransformer {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
-    ] = False,
-) -> None:
-    pass
-
-
-# --- train ----------------------------------------------------------------------------------------------
 
 
 @app.command(
@@ -187,18 +91,18 @@ def train(
     """
     import numpy
 
-    from .models import GPT, GPTConfig
-    from .text import TokenFile, split
-    from .training import Trainer, TrainingSettings, steps_within
+    from ..models import GPT, GPTConfig
+    from ..text import TokenFile, split
+    from ..training import Trainer, TrainingSettings, steps_within
 
     if resume is not None:
-        if ignored := _given(invocation, but=("resume", "steps", "backend")):
+        if ignored := given(invocation, but=("resume", "steps", "backend")):
             raise UsageError(f"--resume goes on with the run as it was begun: leave out {ignored}")
         _resume(resume, steps)
         return
-    _one_of("--tokenizer", tokenizer, "char", "byte", "bpe")
-    _one_of("--log", log, "jsonl", "csv")
-    if tokenizer != "bpe" and _given(invocation, "vocab_size"):
+    one_of("--tokenizer", tokenizer, "char", "byte", "bpe")
+    one_of("--log", log, "jsonl", "csv")
+    if tokenizer != "bpe" and given(invocation, "vocab_size"):
         raise UsageError("--vocab-size is for --tokenizer bpe; the others have a size of their own")
     if not math.isfinite(seconds):
         raise UsageError(f"--seconds must be a finite number, not {seconds}")
@@ -240,7 +144,7 @@ def train(
             f"to validate on; {encoder.vocab_size} different ones ({tokenizer})"
         )
         model = GPT(model_config, numpy.random.default_rng(seed))
-        typer.echo(f"model    {_summary(model)}")
+        typer.echo(f"model    {summary(model)}")
         if steps is None:
             planned = steps_within(seconds, model, train_tokens, settings)
             settings = dataclasses.replace(settings, steps=planned)
@@ -260,21 +164,21 @@ def train(
         del file, train_tokens, validation_tokens  # Windows moves no file that is in use
         _replace_run(folder, beside)
     trainer = Trainer(
-        model, *_split(folder, encoder, facts, context), settings, encoder, folder, facts, f"log.{log}"
+        model, *split_of(folder, encoder, facts, context), settings, encoder, folder, facts, f"log.{log}"
     )
     _run(trainer, seconds if steps is None else None)
 
 
 def _resume(folder: Path, steps: int | None) -> None:
-    from .training import CheckpointError, Trainer, TrainingSettings, load_checkpoint
-    from .training.checkpoint import checkpoints_in
+    from ..training import CheckpointError, Trainer, TrainingSettings, load_checkpoint
+    from ..training.checkpoint import checkpoints_in
 
     if (folder / "tokens.bin").exists() and not checkpoints_in(folder / "checkpoints"):
         raise UsageError(
             f"{str(folder)!r} holds no checkpoint yet: start it again with --out {folder} --force"
         )
     checkpoint = load_checkpoint(folder, "GPT")
-    run_folder, facts = _run_of(checkpoint)
+    run_folder, facts = run_of(checkpoint)
     state, model = checkpoint.state, checkpoint.model
     try:
         settings = TrainingSettings(**state["settings"])
@@ -289,16 +193,16 @@ def _resume(folder: Path, steps: int | None) -> None:
         raise UsageError(
             f"the run in {str(folder)!r} has taken its {done:,} steps: go on with --steps {2 * done} or more"
         )
-    tokens = _split(run_folder, checkpoint.tokenizer, facts, model.config.context_length)
+    tokens = split_of(run_folder, checkpoint.tokenizer, facts, model.config.context_length)
     trainer = Trainer(model, *tokens, settings, checkpoint.tokenizer, run_folder, facts, state["log"])
     trainer.restore(checkpoint)
     typer.echo(f"going on from step {done:,} of {settings.steps:,} in {run_folder}")
     _run(trainer)
 
 
-def _run_of(checkpoint: Any) -> tuple[Path, dict[str, Any]]:
+def run_of(checkpoint: Any) -> tuple[Path, dict[str, Any]]:
     """Tell the folder of the run that a checkpoint belongs to, and the facts about its text."""
-    from .training import CheckpointError
+    from ..training import CheckpointError
 
     folder = checkpoint.path.resolve().parents[1]
     with contextlib.suppress(ValueError):
@@ -310,9 +214,9 @@ def _run_of(checkpoint: Any) -> tuple[Path, dict[str, Any]]:
     return folder, facts
 
 
-def _split(folder: Path, tokenizer: Any, facts: dict[str, Any], context: int) -> tuple[Any, Any]:
+def split_of(folder: Path, tokenizer: Any, facts: dict[str, Any], context: int) -> tuple[Any, Any]:
     """Open the tokens of a run, if they are those the facts tell of: the part to train on, and the rest."""
-    from .text import TokenFile, split
+    from ..text import TokenFile, split
 
     file = TokenFile.open(folder / "tokens.bin")
     has = f"{file.fingerprint}, {file.vocab_size} ids"
@@ -326,9 +230,9 @@ def _run(trainer: Any, seconds: float | None = None) -> None:
     """Train, in this time if it is given; then compare, plot and sample."""
     import numpy
 
-    from . import plotting
-    from .generation import generate
-    from .training import evaluate, ngram_scores
+    from .. import plotting
+    from ..generation import generate
+    from ..training import evaluate, ngram_scores
 
     folder = trainer.folder
     name = shlex.quote(str(folder))
@@ -423,13 +327,13 @@ def _replace_run(folder: Path, beside: Path) -> None:
 
 
 def _text(path: Path | None) -> Any:
-    from .text import iterate_text, stdlib_documentation
+    from ..text import iterate_text, stdlib_documentation
 
     return [stdlib_documentation()] if path is None else iterate_text(path)
 
 
 def _tokenizer(path: Path | None, kind: str, vocab_size: int) -> Any:
-    from .text import BPETokenizer, ByteTokenizer, CharacterTokenizer
+    from ..text import BPETokenizer, ByteTokenizer, CharacterTokenizer
 
     if kind == "char":
         return CharacterTokenizer.train(_text(path))
@@ -446,223 +350,3 @@ def _tokenizer(path: Path | None, kind: str, vocab_size: int) -> Any:
                 return
 
     return BPETokenizer.train(beginning(), vocab_size, progress=True)
-
-
-def _one_of(option: str, value: str, *allowed: str) -> None:
-    if value not in allowed:
-        raise UsageError(f"{option} must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {value!r}")
-
-
-# --- generate, evaluate, info ---------------------------------------------------------------------------
-
-
-@app.command(
-    epilog="""\b
-    Examples:
-      tinytransformer generate runs/1 --prompt 'The function'
-      tinytransformer generate runs/1 --temperature 0 --tokens 500
-      tinytransformer generate runs/1 --prompt 'The function' --beams 4
-    """
-)
-def generate(
-    invocation: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="A run's folder, or one checkpoint in it.")],
-    prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "\n",
-    tokens: Annotated[int, typer.Option(min=0, help="Most tokens to write.")] = 300,
-    temperature: Annotated[
-        float, typer.Option(min=0.0, help="0 takes the likeliest token; 1 draws as the model says.")
-    ] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Draw from the k likeliest tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Draw from the likeliest tokens of this total probability.")
-    ] = None,
-    beams: Annotated[int, typer.Option(min=1, help="With more than 1: beam search of this width.")] = 1,
-    length_penalty: Annotated[float, typer.Option(help="Beam search: favours long texts.")] = 1.0,
-    stop: Annotated[str | None, typer.Option(help="Stop at this token.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a sample.")] = None,
-    backend: BackendOption = None,
-    config: ConfigOption = None,
-) -> None:
-    """Write text with a trained model, as it comes."""
-    import numpy
-
-    from .generation import beam_search, stream
-    from .training import load_checkpoint
-
-    drawing = _given(invocation, "temperature", "top_k", "top_p", "seed")
-    if beams > 1 and drawing:
-        raise UsageError(f"--beams searches and draws nothing: leave out {drawing}")
-    if beams == 1 and _given(invocation, "length_penalty"):
-        raise UsageError("--length-penalty is for --beams of 2 or more")
-    loaded = load_checkpoint(checkpoint)
-    model, tokenizer = loaded.model, loaded.tokenizer
-    ids = tokenizer.encode(prompt)
-    if not len(ids):
-        raise UsageError("the prompt is empty: give at least one character")
-    stops = () if stop is None else tuple(int(i) for i in tokenizer.encode(stop))
-    if stop is not None and len(stops) != 1:
-        raise UsageError(f"--stop must be one token, and {stop!r} is {len(stops)}")
-    if beams > 1:
-        found = beam_search(
-            model,
-            ids,
-            tokens,
-            num_beams=beams,
-            length_penalty=length_penalty,
-            stop_tokens=stops,
-            progress=True,
-        )
-        typer.echo(prompt + tokenizer.decode(found.tokens))
-        return
-    rng = numpy.random.default_rng(seed)
-    typer.echo(prompt, nl=False)
-    written: list[int] = []
-    shown = ""
-    for token in stream(
-        model,
-        ids,
-        tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        stop_tokens=stops,
-        rng=rng,
-    ):
-        written.append(int(token))
-        whole = tokenizer.decode(written)
-        if not whole.endswith("\ufffd"):  # a character may need more tokens
-            typer.echo(whole[len(shown) :], nl=False)
-            shown = whole
-    typer.echo(tokenizer.decode(written)[len(shown) :])
-
-
-@app.command(
-    epilog="""\b
-    Examples:
-      tinytransformer evaluate runs/1
-      tinytransformer evaluate runs/1 --text other.txt
-    """
-)
-def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A run's folder, or one checkpoint in it.")],
-    text: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="UTF-8 text; by default the run's own validation text."),
-    ] = None,
-    stride: Annotated[
-        int | None, typer.Option(min=1, help="Tokens between windows; half the context by default.")
-    ] = None,
-    backend: BackendOption = None,
-    config: ConfigOption = None,
-) -> None:
-    """Measure a trained model on a text: nats per token, perplexity, bits per character."""
-    from .text import read_text
-    from .training import evaluate as score_of
-    from .training import load_checkpoint
-
-    loaded = load_checkpoint(checkpoint)
-    model, context = loaded.model, loaded.model.config.context_length
-    if text is not None:
-        tokens = loaded.tokenizer.encode(read_text(text))
-        name = str(text)
-    else:
-        folder, facts = _run_of(loaded)
-        tokens = _split(folder, loaded.tokenizer, facts, context)[1][:VALIDATION_TOKENS]
-        name = f"the validation part of {facts['text']}"
-    if len(tokens) < 2:
-        raise UsageError(f"{name} has {len(tokens)} tokens, and at least 2 are needed")
-    if stride is None:
-        stride = -(-context // 2)
-    if stride > context:
-        raise UsageError(f"--stride {stride} would leave out tokens: it is at most the context of {context}")
-    score = score_of(model, tokens, loaded.tokenizer.character_counts, stride=stride, progress=True)
-    typer.echo(f"{name}: {score.tokens:,} tokens, {score.characters:,} characters")
-    typer.echo(
-        f"{score.nats_per_token:.4f} nats per token, perplexity {score.perplexity:.2f}, "
-        f"{score.bits_per_character:.3f} bits per character"
-    )
-
-
-@app.command(
-    epilog="""\b
-    Examples:
-      tinytransformer info
-      tinytransformer info runs/1
-    """
-)
-def info(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(help="A run's folder, or one checkpoint in it.")
-    ] = None,
-    backend: BackendOption = None,
-) -> None:
-    """Show the machine, and of a checkpoint the model: parameters, memory, layers."""
-    import numpy
-    from threadpoolctl import threadpool_info
-
-    from .backend import xp
-    from .training import load_checkpoint
-
-    typer.echo(f"tinytransformer {__version__}, Python {sys.version.split()[0]}, NumPy {numpy.__version__}")
-    typer.echo(f"backends  {', '.join(available_backends())}; new arrays on {xp.module.__name__}")
-    typer.echo(f"cores     {os.cpu_count()}")
-    for pool in threadpool_info():
-        if pool["user_api"] == "blas":
-            typer.echo(
-                f"BLAS      {pool['internal_api']} {pool['version']}, {pool.get('architecture', 'unknown')}, "
-                f"{pool['num_threads']} threads"
-            )
-    if checkpoint is None:
-        return
-    loaded = load_checkpoint(checkpoint)
-    state = loaded.state
-    typer.echo(f"checkpoint {loaded.path}: step {state['step']:,}, {loaded.tokenizer!r}")
-    typer.echo(f"model     {_summary(loaded.model)}")
-    typer.echo(repr(loaded.model))
-
-
-def _summary(model: Any) -> str:
-    c = model.config
-    number = model.num_parameters()
-    size = next(iter(model.parameters())).dtype.itemsize
-    return (
-        f"{type(model).__name__}, {c.num_layers} layers, {c.num_heads} heads, {c.d_model} features, context "
-        f"{c.context_length}: {number:,} parameters, {number * size / 1e6:.1f} MB, and "
-        f"{4 * number * size / 1e6:.1f} MB with gradients and moments"
-    )
-
-
-# --- entry ----------------------------------------------------------------------------------------------
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a problem the user can put right is one line and exit code 2."""
-    from .training import NonFiniteError
-
-    click_exception: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a sample may hold what the terminal cannot show
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        code = app(args=arguments or ["--help"], standalone_mode=False)
-    except click_exception as error:
-        _fail(error.format_message(), error.exit_code)
-    except (BackendError, ValueError, IndexError, OverflowError) as error:
-        if os.environ.get("TINYTRANSFORMER_TRACEBACK"):
-            raise
-        _fail(str(error), 2)
-    except NonFiniteError as error:
-        _fail(str(error), 1)
-    except MemoryError:
-        _fail("there is not enough memory: use a smaller model, batch or context", 1)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped", 130)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str, code: int) -> None:
-    typer.echo("error: " + " ".join(message.split()), err=True)
-    sys.exit(code)
