@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GraphDrawing", "attention_map", "computation_graph", "loss_curve", "mask_map"]
+__all__ = ["GraphDrawing", "attention_map", "bar_chart", "computation_graph", "loss_curve", "mask_map"]
 
 INK, GREY, PALE = "#222222", "#666666", "#e8e8e8"
 BLUE, VERMILION = "#0072b2", "#d55e00"  # told apart with every kind of colour vision
@@ -294,6 +294,73 @@ def mask_map(
         prop={"family": LATIN_FONT, "size": FONT_SIZE},
         handlelength=1,
         handleheight=1,
+    )
+    return _finished(figure, path)
+
+
+def bar_chart(
+    values: Mapping[str, float],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw a number for each of some names, as bars from the top down.
+
+    Parameters
+    ----------
+    values : mapping of str to float
+        For example tokens and their probabilities, or mistakes and how often they were made.
+    path : path, optional
+        Where to write the picture, a ``.png`` file. An older one is replaced, in one piece.
+    title : str
+        What the numbers are.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no value, one is not finite, or the path does not end in ``.png``.
+    FileNotFoundError
+        If the folder of the path does not exist.
+
+    Examples
+    --------
+    >>> figure = bar_chart({"cat": 0.7, "dog": 0.2, "猫": 0.1}, title="probability of the next word")
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['0.7', '0.2', '0.1']
+    """
+    numbers = np.array(list(values.values()), dtype=float)
+    if not numbers.size or not np.isfinite(numbers).all():
+        raise ValueError("bar_chart: give at least one name, and a finite number for each")
+    fonts = _fonts()
+    figure = _new_figure(7.2, 0.28 * numbers.size + 0.8)
+    axes = _add_axes(figure)
+    axes.barh(np.arange(numbers.size), numbers, color=BLUE, height=0.7)
+    axes.invert_yaxis()
+    names = [_drawable(name.translate(WHITESPACE) if name.isspace() else name, fonts) for name in values]
+    axes.set_yticks(np.arange(numbers.size), names, fontfamily=fonts, fontsize=FONT_SIZE, parse_math=False)
+    for place, number in enumerate(numbers):
+        axes.annotate(
+            f"{number:.3g}",
+            (max(number, 0.0), place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=FONT_SIZE,
+            color=INK,
+            fontfamily=LATIN_FONT,
+        )
+    axes.set_xticks([])
+    axes.tick_params(left=False)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.margins(x=0.12, y=0.02)
+    if numbers.min() >= 0:
+        axes.set_xlim(left=0)
+    axes.set_title(
+        _drawable(title, fonts), loc="left", fontsize=FONT_SIZE, color=INK, fontfamily=fonts, parse_math=False
     )
     return _finished(figure, path)
 

@@ -1,0 +1,7 @@
+"""The course: exercises in plain NumPy, and checks that name the mistake."""
+
+from .checking import Result, check, mark
+from .exercise import Exercise, Say, all_exercises, find_exercise
+from .language import language
+
+__all__ = ["Exercise", "Result", "Say", "all_exercises", "check", "find_exercise", "language", "mark"]

@@ -1,0 +1,180 @@
+"""Find answers in what a student hands in: by the function's name, in a notebook or a Python file."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from .exercise import Exercise, find_exercise, source_of
+
+__all__ = ["Submission", "SubmissionError", "read_submission"]
+
+
+class SubmissionError(ValueError):
+    """A file that is no notebook and no Python file."""
+
+
+class Submission(NamedTuple):
+    """What a student handed in.
+
+    Attributes
+    ----------
+    name : str
+        Of the file or folder.
+    statements : list of ast.stmt
+        What stands at the top level of all cells, in their order.
+    broken : list of str
+        Cells that are no Python, and why.
+    """
+
+    name: str
+    statements: list[ast.stmt]
+    broken: list[str]
+
+    def source_for(self, asked: Exercise) -> str | None:
+        """Return what defines an answer: the function and what it needs of the rest; None without one.
+
+        Of several definitions the last counts that has been worked on: a copied cell takes nothing away.
+        Exercises named in ``uses`` come from the references.
+        """
+        answers = [s for s in self.statements if _defines(s) == {asked.name} and not _is_stub(s)]
+        if not answers:
+            return None
+        answer = answers[-1]
+        bound: dict[str, list[ast.stmt]] = {}
+        for statement in self.statements:
+            for name in _defines(statement) - {asked.name, *asked.uses}:
+                bound.setdefault(name, []).append(statement)
+        wanted, needed, injected = [answer], {id(answer)}, set()
+        while wanted:
+            for name in _uses(wanted.pop()):
+                if name in asked.uses:
+                    injected.add(name)
+                for statement in bound.get(name, ()):
+                    if id(statement) not in needed:
+                        needed.add(id(statement))
+                        wanted.append(statement)
+        own = [ast.unparse(s) for s in self.statements if id(s) in needed and s is not answer]
+        # what an answer needs may stand below it in a notebook; the answer itself comes last
+        return "\n\n".join([*_references(injected), *own, ast.unparse(answer)]) + "\n"
+
+
+def _references(names: Iterable[str]) -> list[str]:
+    """Return the sources of references, with those that they use themselves."""
+    wanted, found = sorted(names), {}
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            known = find_exercise(name)
+            found[name] = f"{source_of(known.reference)}\n{name} = {known.reference.__name__}"
+            wanted += known.uses
+    return list(found.values())
+
+
+def read_submission(path: Path) -> Submission:
+    r"""Read a notebook, a Python file, or all of these in a folder.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Returns
+    -------
+    Submission
+
+    Raises
+    ------
+    SubmissionError
+        If it is none of these, or cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ada.py")
+    ...     _ = path.write_text("def softmax(x, axis=-1): return TWO * x\nTWO = 2")
+    ...     read_submission(path).source_for(find_exercise("softmax")).splitlines()[0]
+    'TWO = 2'
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix in (".ipynb", ".py") and _is_visible(f, path))
+        if not files:
+            raise SubmissionError(f"{str(path)!r} holds no notebook (.ipynb) and no Python file (.py)")
+        parts = [read_submission(file) for file in files]
+        broken = [f"{part.name}: {b}" for part in parts for b in part.broken]
+        return Submission(path.name, [s for part in parts for s in part.statements], broken)
+    if path.suffix not in (".ipynb", ".py"):
+        raise SubmissionError(f"{str(path)!r} is no notebook (.ipynb) and no Python file (.py)")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise SubmissionError(f"cannot read {str(path)!r}: {error}") from None
+    cells = [text] if path.suffix == ".py" else _code_cells(path, text)
+    statements: list[ast.stmt] = []
+    broken = []
+    for number, cell in enumerate(cells, 1):
+        try:
+            statements += _parsed(cell)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            place = f"code cell {number}" if path.suffix == ".ipynb" else "the file"
+            broken.append(f"{place} is no Python: {' '.join(str(error).split())}")
+    return Submission(path.stem, statements, broken)
+
+
+def _is_visible(file: Path, folder: Path) -> bool:
+    return not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
+
+
+def _code_cells(path: Path, text: str) -> list[str]:
+    try:
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return ["".join(cell["source"]) for cell in cells]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise SubmissionError(f"{str(path)!r} is no notebook: it may be damaged") from None
+
+
+def _parsed(cell: str) -> list[ast.stmt]:
+    """Parse a cell without the lines that are for IPython."""
+    lines = cell.splitlines()
+    if lines and lines[0].startswith("%%"):
+        return []
+    return ast.parse("\n".join("" if line.lstrip()[:1] in ("%", "!", "?") else line for line in lines)).body
+
+
+def _defines(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement binds."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {statement.name}
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
+    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        return {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return set()  # loops, calls and the like belong to the lesson, not to an answer
+
+
+def _uses(statement: ast.stmt) -> set[str]:
+    names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    if isinstance(statement, ast.AugAssign):
+        names |= _defines(statement)
+    return names - set(dir(builtins))
+
+
+def _is_stub(statement: ast.stmt) -> bool:
+    """Tell whether a function is as the student found it."""
+    if not isinstance(statement, ast.FunctionDef):
+        return False
+    body = statement.body
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:]  # its docstring
+    return all(
+        isinstance(s, ast.Pass)
+        or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        or (isinstance(s, ast.Return) and (s.value is None or ast.unparse(s.value) == "None"))
+        or (isinstance(s, ast.Raise) and "NotImplementedError" in ast.unparse(s))
+        for s in body
+    )
