@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +20,73 @@ course = typer.Typer(
 app.add_typer(course, name="course")
 
 LanguageOption = Annotated[str, typer.Option("--lang", help="en or zh.")]
+
+
+@course.command(
+    epilog="""\b
+    Examples:
+      tinytransformer course start
+      tinytransformer course start my-course --lang zh
+    """
+)
+def start(
+    folder: Annotated[Path, typer.Argument(help="Where your copy of the lessons lies.")] = Path("course"),
+    lang: LanguageOption = "en",
+    open_: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the lessons in Jupyter, or write them only.")
+    ] = True,
+) -> None:
+    """Write your own copy of the lessons and open it in Jupyter; what you have written stays."""
+    from ..course import notebooks
+
+    one_of("--lang", lang, "en", "zh")
+    _needs_notebooks()
+    done = notebooks.build(folder, lang)
+    new = sum(state == "new" for _, state in done)
+    typer.echo(f"{folder}: {new} new lessons, {len(done) - new} that were there stay as they are")
+    first = done[0][0]
+    if not open_:
+        typer.echo(f"open them with:  jupyter lab {shlex.quote(str(first))}")
+        return
+    if find_spec("jupyterlab") is None:
+        raise UsageError("JupyterLab is not installed: pip install 'tinytransformer[notebooks]'")
+    typer.echo("opening them in Jupyter; Ctrl-C here ends it")
+    code = subprocess.call([sys.executable, "-m", "jupyter", "lab", str(first)])
+    raise typer.Exit(code)
+
+
+@course.command(
+    epilog="""\b
+    Examples:
+      tinytransformer course build --student --lang zh handout
+      tinytransformer course build --solution solutions
+    """
+)
+def build(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Where the notebooks go.")],
+    solution: Annotated[
+        bool, typer.Option("--solution/--student", help="With the answers, or with empty functions.")
+    ] = False,
+    lang: LanguageOption = "en",
+    force: Annotated[bool, typer.Option("--force", help="Replace notebooks that were changed.")] = False,
+    run: Annotated[bool, typer.Option("--execute", help="Run them, and keep the outputs.")] = False,
+) -> None:
+    """Build the notebooks of all lessons, to hand out or to look things up."""
+    from ..course import notebooks
+
+    one_of("--lang", lang, "en", "zh")
+    _needs_notebooks()
+    done = notebooks.build(folder, lang, solution, keep=not force, run=run)
+    for path, state in done:
+        typer.echo(f"{state:<9} {path}")
+    if any(state == "kept" for _, state in done):
+        typer.echo("kept are those that were changed after they were built; --force replaces them")
+
+
+def _needs_notebooks() -> None:
+    for package in ("jupytext", "nbformat", "nbclient"):
+        if find_spec(package) is None:
+            raise UsageError(f"{package} is not installed: pip install 'tinytransformer[notebooks]'")
 
 
 @course.command(

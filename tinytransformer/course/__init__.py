@@ -2,6 +2,19 @@
 
 from .checking import Result, check, mark
 from .exercise import Exercise, Say, all_exercises, find_exercise
-from .language import language
+from .sandbox import Seed
+from .speaking import language, reveal, say
 
-__all__ = ["Exercise", "Result", "Say", "all_exercises", "check", "find_exercise", "language", "mark"]
+__all__ = [
+    "Exercise",
+    "Result",
+    "Say",
+    "Seed",
+    "all_exercises",
+    "check",
+    "find_exercise",
+    "language",
+    "mark",
+    "reveal",
+    "say",
+]

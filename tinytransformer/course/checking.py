@@ -12,8 +12,8 @@ from typing import Any
 import numpy
 
 from .exercise import Exercise, Mistake, Property, Say, find_exercise
-from .language import language
 from .sandbox import Failure, Outcome, Seed, call
+from .speaking import language
 
 __all__ = ["Result", "check", "difference", "mark"]
 
@@ -55,8 +55,11 @@ class Result:
 
     __repr__ = __str__
 
-    def _repr_html_(self) -> str:
-        """Show it under the cell of a notebook."""
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """Show it under the cell of a notebook; as plain text the score alone, which nbgrader reads."""
+        return {"text/html": self._html(), "text/plain": str(self.score)}
+
+    def _html(self) -> str:
         rows = "".join(
             f"<li>{'✓' if had == most else '✗'} {html.escape(says)} <small>({had}/{most})</small></li>"
             for says, had, most in self.properties
