@@ -171,7 +171,8 @@ def mark(
     mistake: Mistake | None = None
     for known in asked.mistakes:
         theirs = outcomes_of(known.function)
-        if _alike(calls, outcomes, wrong, theirs, _wrong(calls, theirs, expected)):
+        shows = any(told is not None for told in _wrong(calls, theirs, expected))  # with these arguments
+        if shows and _alike(calls, outcomes, theirs):
             mistake = known
             break
     first, told = next((i, told) for i, told in enumerate(wrong) if told is not None)
@@ -189,38 +190,31 @@ Calls = Sequence[tuple[Property, tuple[Any, ...]]]
 
 
 def _wrong(calls: Calls, outcomes: Sequence[Outcome], expected: Sequence[Outcome]) -> list[Say | None]:
-    """Tell for each call what is wrong with its outcome, or None."""
+    """Tell for each call how its outcome differs from what is expected, or None."""
     told: list[Say | None] = []
     for (shown, arguments), outcome, right in zip(calls, outcomes, expected, strict=True):
-        if shown.judge is None or type(outcome) is Failure:
+        if shown.judge is None or type(outcome) is Failure or type(right) is Failure:
             told.append(difference(outcome, right))
             continue
         try:
             with numpy.errstate(all="ignore"):
                 told.append(shown.judge(arguments, outcome, right))
         except Exception:  # a judge expects a value of the right kind, and this may be of any
-            got = _brief(outcome)
-            told.append(Say(f"got {got}, which is of another kind", f"得到 {got}，类型不对"))
+            told.append(_other(outcome, right))
     return told
 
 
-def _alike(
-    calls: Calls,
-    ours: Sequence[Outcome],
-    our_wrong: Sequence[Any],
-    theirs: Sequence[Outcome],
-    their_wrong: Any,
-) -> bool:
-    """Tell whether an answer is a mistake: equal in every value, and where there is a judge in its words."""
-    if all(told is None for told in their_wrong):
-        return False  # with these arguments the mistake does not show
-    for i, (shown, _) in enumerate(calls):
-        if type(ours[i]) is Failure or type(theirs[i]) is Failure:
-            if type(ours[i]) is not type(theirs[i]) or ours[i].kind != theirs[i].kind:
-                return False
-        elif (our_wrong[i] != their_wrong[i]) if shown.judge else difference(ours[i], theirs[i]) is not None:
-            return False
-    return True
+def _alike(calls: Calls, ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> bool:
+    """Tell whether two answers do the same in every call, be it that they fail."""
+    failed = [
+        (a.kind if type(a) is Failure else None, b.kind if type(b) is Failure else None)
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    if any(a != b for a, b in failed):
+        return False
+    both = [i for i, (kind, _) in enumerate(failed) if kind is None]
+    told = _wrong([calls[i] for i in both], [ours[i] for i in both], [theirs[i] for i in both])
+    return all(t is None for t in told)
 
 
 def difference(got: Outcome, expected: Any) -> Say | None:

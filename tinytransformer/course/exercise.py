@@ -52,8 +52,9 @@ class Property:
     calls : function of a Generator
         Draws the calls by which it is seen: a list of tuples of arguments.
     judge : function, optional
-        For what has more than one right value: given arguments, value and the reference's value, it returns
-        None, or a `Say` of what is wrong. Without it the two values must be equal.
+        For what has more than one right value: given arguments, a value and that of another answer, it
+        returns None if both may come from answers that do the same, or a `Say` of how the first differs. It
+        is asked about the reference and about mistakes. Without it the two values must be equal.
     """
 
     says: Say

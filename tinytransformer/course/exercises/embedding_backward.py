@@ -76,7 +76,10 @@ def repeated(rng):
 
 @exercise.shows("has a row for every token, used or not", "每个词元都有一行，无论用没用到", points=1)
 def unused(rng):
-    return [(rng.normal(size=(3, 2)), np.array([0, 1, 1]), 13), (rng.normal(size=(1, 3, 2)), np.array([[4, 0, 4]]), 7)]
+    return [
+        (rng.normal(size=(3, 2)), np.array([0, 1, 1]), 13),
+        (rng.normal(size=(1, 3, 2)), np.array([[4, 0, 4]]), 7),
+    ]
 
 
 @exercise.mistake(

@@ -86,19 +86,25 @@ def drive(answer, which, g, x, gamma, eps):
 @exercise.shows("has the right gradient of x", "x 的梯度正确", points=3)
 def of_x(rng):
     shapes = [(2, 3, 7), (5, 3), (11,)]
-    return [(0, rng.normal(size=s), 2 * rng.normal(size=s) + 1, rng.normal(size=s[-1:]), 1e-5) for s in shapes] + [
-        (0, rng.normal(size=(3, 5)), rng.normal(size=(3, 5)), rng.normal(size=5), 0.3)
-    ]
+    return [
+        (0, rng.normal(size=s), 2 * rng.normal(size=s) + 1, rng.normal(size=s[-1:]), 1e-5) for s in shapes
+    ] + [(0, rng.normal(size=(3, 5)), rng.normal(size=(3, 5)), rng.normal(size=5), 0.3)]
 
 
 @exercise.shows("has the right gradient of γ", "γ 的梯度正确", points=1)
 def of_gamma(rng):
-    return [(1, rng.normal(size=s), 2 * rng.normal(size=s) + 1, rng.normal(size=s[-1:]), 1e-5) for s in [(2, 3, 7), (5, 3)]]
+    return [
+        (1, rng.normal(size=s), 2 * rng.normal(size=s) + 1, rng.normal(size=s[-1:]), 1e-5)
+        for s in [(2, 3, 7), (5, 3)]
+    ]
 
 
 @exercise.shows("has the right gradient of β", "β 的梯度正确", points=1)
 def of_beta(rng):
-    return [(2, rng.normal(size=s), 2 * rng.normal(size=s) + 1, rng.normal(size=s[-1:]), 1e-5) for s in [(2, 3, 7), (5, 3)]]
+    return [
+        (2, rng.normal(size=s), 2 * rng.normal(size=s) + 1, rng.normal(size=s[-1:]), 1e-5)
+        for s in [(2, 3, 7), (5, 3)]
+    ]
 
 
 @exercise.mistake(

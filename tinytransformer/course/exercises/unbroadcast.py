@@ -57,22 +57,38 @@ def by_adding_each_entry(g, shape):
 
 @exercise.shows("sums over axes that were put in front", "对前面添加的轴求和", points=1)
 def in_front(rng):
-    return [(rng.normal(size=(2, 3, 5)), (5,)), (rng.normal(size=(2, 3, 5)), (3, 5)), (rng.normal(size=7), ())]
+    return [
+        (rng.normal(size=(2, 3, 5)), (5,)),
+        (rng.normal(size=(2, 3, 5)), (3, 5)),
+        (rng.normal(size=7), ()),
+    ]
 
 
 @exercise.shows("sums over axes of length 1, and keeps them", "对长度为 1 的轴求和并保留它们", points=2)
 def stretched(rng):
-    return [(rng.normal(size=(3, 5)), (3, 1)), (rng.normal(size=(5, 3, 7)), (1, 3, 1)), (rng.normal(size=(3, 3)), (1, 3))]
+    return [
+        (rng.normal(size=(3, 5)), (3, 1)),
+        (rng.normal(size=(5, 3, 7)), (1, 3, 1)),
+        (rng.normal(size=(3, 3)), (1, 3)),
+    ]
 
 
 @exercise.shows("does both at once", "两者同时出现时正确", points=1)
 def both(rng):
-    return [(rng.normal(size=(2, 3, 5)), (3, 1)), (rng.normal(size=(2, 7, 3, 5)), (1, 5)), (rng.normal(size=(2, 3)), (1, 1))]
+    return [
+        (rng.normal(size=(2, 3, 5)), (3, 1)),
+        (rng.normal(size=(2, 7, 3, 5)), (1, 5)),
+        (rng.normal(size=(2, 3)), (1, 1)),
+    ]
 
 
 @exercise.shows("leaves a gradient of the right shape as it is", "形状已经正确的梯度保持不变", points=1)
 def same(rng):
-    return [(rng.normal(size=(3, 5)), (3, 5)), (rng.normal(size=(3, 1)), (3, 1)), (rng.normal(size=(5, 2)), (1, 2))]
+    return [
+        (rng.normal(size=(3, 5)), (3, 5)),
+        (rng.normal(size=(3, 1)), (3, 1)),
+        (rng.normal(size=(5, 2)), (1, 2)),
+    ]
 
 
 @exercise.mistake(
