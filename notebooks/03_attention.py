@@ -67,7 +67,8 @@ weights = tt.softmax(scores / np.sqrt(2))
 reveal(my_value, (weights @ values).item(), tolerance=1.5)
 assert abs((weights @ values).item() - 19.0) < 0.5
 bar_chart(
-    {say(f"key {i + 1}", f"键 {i + 1}"): w for i, w in enumerate(weights)}, title=say("weight of each key", "每个键的权重")
+    {label(f"key {i + 1}", f"键 {i + 1}"): w for i, w in enumerate(weights)},
+    title=label("weight of each key", "每个键的权重"),
 )
 
 # %% [markdown] lang="en"
@@ -113,7 +114,10 @@ powers = np.exp(np.einsum("qd,kd->qk", Q, K) / 5**0.5)  # (3, 7)
 A = powers / powers.sum(1, keepdims=True)
 np.testing.assert_allclose(tt.attention_weights(Q, K), A)
 np.testing.assert_allclose(tt.attention(Q, K, V), np.einsum("qk,kd->qd", A, V))
-print(say("plain NumPy and the library agree; each row adds up to", "纯 NumPy 与库的结果一致；每行之和为"), A.sum(1))
+print(
+    say("plain NumPy and the library agree; each row adds up to", "纯 NumPy 与库的结果一致；每行之和为"),
+    A.sum(1),
+)
 
 # %% [markdown] lang="en"
 # ## Why divide by $\sqrt{d_k}$?
@@ -154,10 +158,13 @@ for d_k in (4, 16, 64, 256):
     q, k = rng.normal(size=(500, 1, d_k)), rng.normal(size=(500, 10, d_k))
     s = (q * k).sum(-1)  # (500, 10)
     largest[f"d_k = {d_k}"] = tt.softmax(s).max(-1).mean()
-    largest[f"d_k = {d_k}, {say('divided', '相除')}"] = tt.softmax(s / np.sqrt(d_k)).max(-1).mean()
+    largest[f"d_k = {d_k}, {label('divided', '相除')}"] = tt.softmax(s / np.sqrt(d_k)).max(-1).mean()
 assert largest["d_k = 256"] > 0.9
-assert abs(largest[f"d_k = 256, {say('divided', '相除')}"] - largest[f"d_k = 4, {say('divided', '相除')}"]) < 0.12
-bar_chart(largest, title=say("mean of the largest of 10 weights", "10 个权重中最大者的平均"))
+assert (
+    abs(largest[f"d_k = 256, {label('divided', '相除')}"] - largest[f"d_k = 4, {label('divided', '相除')}"])
+    < 0.12
+)
+bar_chart(largest, title=label("mean of the largest of 10 weights", "10 个权重中最大者的平均"))
 
 # %% [markdown] lang="en"
 # Divided, the weights look alike for vectors of any length: a wide model starts as soft as a narrow one.
@@ -177,7 +184,7 @@ bar_chart(largest, title=say("mean of the largest of 10 weights", "10 个权重�
 # 图中行是查询，列是键：颜色越深，权重越大。**找出相同的词**：它们看向哪里？
 
 # %%
-sentence = say("the cat saw the dog and the dog saw the cat", "猫 看见 狗 ， 狗 也 看见 猫").split()
+sentence = label("the cat saw the dog and the dog saw the cat", "猫 看见 狗 ， 狗 也 看见 猫").split()
 vocabulary = sorted(set(sentence))
 vectors = rng.normal(size=(len(vocabulary), 16))
 x = vectors[[vocabulary.index(word) for word in sentence]]  # (T, 16)
@@ -262,7 +269,11 @@ for scale in (1.0, 1 / 16):
     s = tt.Tensor((q * k).sum(-1) * scale, requires_grad=True)  # (200, 10)
     (tt.softmax(s) * rng.normal(size=(200, 10))).sum().backward()
     sizes.append(np.abs(s.grad.numpy()).mean())
-print(say("mean gradient: not divided {:.4f}, divided {:.4f}", "平均梯度：不除 {:.4f}，除 {:.4f}").format(*sizes))
+print(
+    say("mean gradient: not divided {:.4f}, divided {:.4f}", "平均梯度：不除 {:.4f}，除 {:.4f}").format(
+        *sizes
+    )
+)
 assert sizes[1] > 3 * sizes[0]
 
 # %% [markdown] lang="en"

@@ -8,8 +8,8 @@ arrays out of range wrap around, reductions give 0-d arrays, and overflow does n
 It also refuses what CuPy accepts but a port should avoid: a NumPy function called on its arrays (CuPy
 dispatches, which hides a stray ``np.``), and a NumPy array as index or argument (CuPy copies it to the
 device at each call, or hands the work to NumPy). It leaves out files, printing, polynomials, histograms,
-window functions, callbacks, ``fft``, ``mgrid`` and its kin, the global functions of ``random``, raw device
-memory and custom kernels.
+window functions, callbacks, ``fft``, ``mgrid`` and its kin, the global functions of ``random`` and raw device
+memory. Kernels in CUDA run too, on the processor: see `cuda_on_cpu`.
 
 A passing suite shows that the code keeps to CuPy's interface. It shows no result of a GPU.
 """
@@ -23,6 +23,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import cuda_on_cpu
 import numpy as np
 
 from tinytransformer.backend import register_backend
@@ -393,6 +394,10 @@ def __getattr__(name: str) -> Any:
     if isinstance(value, np.ufunc) and name != "matmul":  # which has no methods
         return ufunc(value)
     return value if isinstance(value, type) or not callable(value) else _function(name, value)
+
+
+if cuda_on_cpu.COMPILER:  # without one, the kernels for the GPU leave their work to those of the host
+    RawModule = cuda_on_cpu.RawModule
 
 
 def install() -> Any:

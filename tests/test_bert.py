@@ -324,27 +324,27 @@ def test_a_frozen_encoder_stays_as_it_is_while_the_head_learns():
 
 def test_layers_learn_the_more_slowly_the_lower_they_are():
     model = BERTForPretraining(CONFIG, np.random.default_rng(2))
-    groups = layerwise_groups(model, lr=0.08, decay=0.5, weight_decay=0.3)
+    groups = layerwise_groups(model, decay=0.5, weight_decay=0.3)
     names = {id(p): name for name, p in model.named_parameters()}
     seen = {}
     for group in groups:
         for p in group["params"]:
             assert names[id(p)] not in seen
             assert group["weight_decay"] == (0.3 if p.ndim == 2 else 0.0)
-            seen[names[id(p)]] = group["lr"]
+            seen[names[id(p)]] = group["lr_scale"]
     assert seen.keys() == set(names.values())
-    for name, lr in seen.items():
-        expected = 0.08  # heads and pooler
+    for name, scale in seen.items():
+        expected = 1.0  # heads and pooler
         if name.startswith("encoder.layers."):
-            expected = {"0": 0.02, "1": 0.04}[name.split(".")[2]]
+            expected = {"0": 0.25, "1": 0.5}[name.split(".")[2]]
         elif name.startswith("encoder.") and "pooler" not in name:
-            expected = 0.01
-        assert lr == pytest.approx(expected), name
+            expected = 0.125
+        assert scale == pytest.approx(expected), name
     AdamW(groups)
     with pytest.raises(ValueError, match="has no layers"):
-        layerwise_groups(tt.nn.Linear(2, 3), 0.1, 0.5)
+        layerwise_groups(tt.nn.Linear(2, 3), 0.5)
     with pytest.raises(ValueError, match="decay must be"):
-        layerwise_groups(model, 0.1, 1.5)
+        layerwise_groups(model, 1.5)
 
 
 def test_an_encoder_goes_on_with_another_head():

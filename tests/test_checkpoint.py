@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinytransformer import models
 from tinytransformer.models import GPT, GPTConfig
+from tinytransformer.tasks import LanguageModelling
 from tinytransformer.text import ByteTokenizer, CharacterTokenizer
 from tinytransformer.training import (
     CheckpointError,
@@ -25,19 +27,28 @@ from tinytransformer.training import (
     load_checkpoint,
     save_checkpoint,
 )
+from tinytransformer.training.checkpoint import ARCHITECTURES
 
 TEXT = "注意力 is all you need; to be or not to be, that is the question. " * 11
 SIZES = {"context_length": 7, "d_model": 6, "num_layers": 2, "num_heads": 3, "d_ff": 11}
 
 
-def small_trainer(folder=None, dtype="float32", tokenizer=None, log_name="log.jsonl", model=SIZES, **changed):
+def small_trainer(
+    folder=None,
+    dtype="float32",
+    tokenizer=None,
+    log_name="log.jsonl",
+    model=SIZES,
+    batch_size=5,
+    evaluate_tokens=8192,
+    **changed,
+):
     """A Trainer of sizes that are pairwise different, on 600 tokens; dropout makes the generator matter."""
     tokenizer = tokenizer or CharacterTokenizer.train(TEXT)
     config = GPTConfig(tokenizer.vocab_size, **{"dropout": 0.2, **model})
     tokens = tokenizer.encode(TEXT)
     values = {
         "steps": 13,
-        "batch_size": 5,
         "warmup": 3,
         "checkpoint_every": 4,
         "evaluate_every": 6,
@@ -45,8 +56,7 @@ def small_trainer(folder=None, dtype="float32", tokenizer=None, log_name="log.js
     }
     return Trainer(
         GPT(config, np.random.default_rng(0), dtype=dtype),
-        tokens[:600],
-        tokens[600:],
+        LanguageModelling(tokens[:600], tokens[600:], batch_size, config.context_length, 0, evaluate_tokens),
         TrainingSettings(**values),
         tokenizer,
         folder,
@@ -186,6 +196,93 @@ def test_a_checkpoint_is_never_overwritten(tmp_path):
     assert (path / "model.safetensors").read_bytes() == before
 
 
+# --- every model ---
+
+ENCODER = {"max_positions": 7, "d_model": 6, "num_layers": 2, "num_heads": 3, "d_ff": 11}
+BERTS = [
+    models.BERT,
+    models.BERTForMaskedLM,
+    models.BERTForNextSentence,
+    models.BERTForPretraining,
+    models.BERTForQuestionAnswering,
+    models.BERTForSequenceClassification,
+    models.BERTForTokenClassification,
+]
+TRANSFORMER = {"d_model": 6, "num_encoder_layers": 2, "num_decoder_layers": 1, "num_heads": 3, "d_ff": 11}
+EVERY_MODEL = [
+    GPT(GPTConfig.llama(256, d_model=12, num_heads=3, num_kv_heads=1), np.random.default_rng(0)),
+    *(model(models.BERTConfig(256, num_labels=5, **ENCODER), np.random.default_rng(0)) for model in BERTS),
+    models.BERT(models.BERTConfig(256, **ENCODER), np.random.default_rng(0), pooler=False),
+    models.T5(models.T5Config(256, 6, 5, 11, 2, 1, 3, feed_forward="gated-gelu"), np.random.default_rng(0)),
+    models.T5(models.T5Config(256, 6, 5, 11, 1, 2, 3, tied_head=False), np.random.default_rng(0)),
+    models.Transformer(models.TransformerConfig(256, 256, **TRANSFORMER), np.random.default_rng(0)),
+    models.Transformer(
+        models.TransformerConfig(256, 256, norm_first=True, shared_embeddings=False, **TRANSFORMER),
+        np.random.default_rng(0),
+    ),
+]
+
+
+@pytest.fixture(params=EVERY_MODEL, ids=lambda model: type(model).__name__)
+def kept(request, tmp_path):
+    """A model, and a checkpoint of it."""
+    return request.param, save_checkpoint(tmp_path, 7, request.param, ByteTokenizer(), {}, {})
+
+
+def test_every_model_comes_back(kept):
+    model, path = kept
+    again = load_checkpoint(path).model
+    assert type(again) is type(model)
+    assert again.config == model.config
+    state = model.state_dict()
+    assert again.state_dict().keys() == state.keys()
+    for name, array in again.state_dict().items():
+        np.testing.assert_array_equal(array, state[name])
+    generators = {type(m.rng) for m in again.modules() if hasattr(m, "rng")}
+    assert generators == {np.random.Generator}
+    assert again.rng.normal() != 0
+
+
+def test_every_model_has_its_architecture():
+    assert {type(model).__name__ for model in EVERY_MODEL} == ARCHITECTURES.keys()
+    made = {name for name in models.__all__ if hasattr(getattr(models, name), "parameters")}
+    assert made == ARCHITECTURES.keys()
+
+
+def test_a_model_whose_configuration_means_another_is_refused(kept):
+    model, path = kept
+    sizes = [f.name for f in dataclasses.fields(model.config) if f.type == "int"]
+    sizes = [name for name in sizes if name not in ("num_labels", "max_length", "relative_max_distance")]
+    sizes = [name for name in sizes if not name.endswith("token_id")]
+    rotary = getattr(model.config, "positions", "") == "rotary"
+    for name in sizes:
+        if rotary and name == "context_length":
+            continue  # no parameter depends on it
+        for size in (getattr(model.config, name) * 30, 6 * 10**9, 6 * 10**30, 6 * 10**400):
+            edited(path, lambda s: s["config"].update({name: size}))  # noqa: B023
+            tracemalloc.start()
+            try:
+                refused(path, "ids, the model|its configuration means|does not divide")
+                assert tracemalloc.get_traced_memory()[1] < 3e6, name
+            finally:
+                tracemalloc.stop()
+        edited(path, lambda s: s["config"].update({name: getattr(model.config, name)}))  # noqa: B023
+    edited(path, lambda s: s["config"].update(colour=3))
+    refused(path, "colour")
+
+
+def test_a_checkpoint_of_one_model_under_the_name_of_another_is_refused(kept):
+    model, path = kept
+    for name, (_, config_class) in ARCHITECTURES.items():
+        alike = config_class is type(model.config)
+        if name == type(model).__name__ or {name, type(model).__name__} == {
+            "BERTForSequenceClassification",
+            "BERTForTokenClassification",
+        }:
+            continue  # those two have the same weights, up to the pooler
+        refused(edited(path, lambda s: s.update(model=name)), "cannot load" if alike else "unexpected")  # noqa: B023
+
+
 # --- a write that fails at any point ---
 
 
@@ -269,9 +366,9 @@ def edited(folder, change):
     return folder
 
 
-def refused(folder, match, architecture=None):
+def refused(folder, match, *architectures):
     with pytest.raises(CheckpointError, match=match) as caught:
-        load_checkpoint(folder, architecture).optimizer_state()
+        load_checkpoint(folder, *architectures).optimizer_state()
     assert "\n" not in str(caught.value)
 
 
@@ -309,7 +406,7 @@ def test_a_damaged_file_says_how_to_go_on(damaged):
         (lambda s: s.update(format="pytorch"), "does not describe a checkpoint of tinytransformer"),
         (lambda s: s.update(version=2), "has version 2 and this tinytransformer reads 1: update it"),
         (lambda s: s.pop("version"), "has version None"),
-        (lambda s: s.update(model="BERT"), "architecture 'BERT' is none of"),
+        (lambda s: s.update(model="LSTM"), "architecture 'LSTM' is none of"),
         (lambda s: s.update(model=["GPT"]), "lacks a valid model"),
         (lambda s: s.update(step=-1), "lacks a valid step"),
         (lambda s: s.update(step="3"), "lacks a valid step"),
@@ -333,7 +430,9 @@ def test_a_description_that_is_wrong_is_refused(damaged, change, match):
 
 
 def test_another_architecture_than_asked_for_is_refused(damaged):
-    refused(damaged, "it holds a GPT, and a BERT is needed", architecture="BERT")
+    refused(damaged, "it holds a GPT, and a BERT is needed", "BERT")
+    refused(damaged, "it holds a GPT, and a BERT or T5 is needed", "BERT", "T5")
+    assert isinstance(load_checkpoint(damaged, "T5", "GPT").model, GPT)
 
 
 def test_json_that_is_none_is_refused(damaged):

@@ -156,15 +156,17 @@ def test_every_option_of_train(empty):
     assert checkpoint.tokenizer.vocab_size == 270
     assert state["data"]["validation_fraction"] == 0.2
     found = state["settings"]
+    found |= {name: state["data"][name] for name in ("batch_size", "context", "seed")}
     for name in options.keys() & {name.replace("_", "-") for name in found}:
         assert found[name.replace("-", "_")] == options[name], name
-    assert len(options.keys() & {name.replace("_", "-") for name in found}) == 12
+    assert len(options.keys() & {name.replace("_", "-") for name in found}) == 13
     rows = Log("run/log.csv").rows()
     assert [row["step"] for row in rows] == list(range(1, 14))
     assert [row["step"] for row in rows if "validation_loss" in row] == [6, 12, 13]
     assert {p.name for p in Path("run/checkpoints").iterdir()} == {"step-00000012", "step-00000013"}
     tested = {f"--{name}" for name in options} | {
         "--tied-head",
+        "--llama",
         "--force",
         "--seconds",
         "--resume",
@@ -197,8 +199,9 @@ def test_runs_are_numbered(empty):
 def test_the_default_text_and_the_planned_steps(empty, capsys, monkeypatch):
     asked = []
 
-    def steps_within(seconds, model, tokens, settings):
-        asked.append((seconds, type(model), len(tokens) > 300_000, settings.batch_size, settings.seed))
+    def steps_within(seconds, model, task, settings):
+        inputs, _ = task.batch(0)
+        asked.append((seconds, type(model), len(task.train_tokens) > 300_000, len(inputs), task.batch.seed))
         return 9
 
     monkeypatch.setattr("tinytransformer.training.steps_within", steps_within)
@@ -467,7 +470,7 @@ def test_what_is_no_checkpoint(inside, capsys, tmp_path, command):
     (folder / "model.safetensors").write_bytes(content)
     description = json.loads((folder / "checkpoint.json").read_text())
     for change, match in [
-        ({"model": "BERT"}, "architecture 'BERT' is none of"),
+        ({"model": "LSTM"}, "architecture 'LSTM' is none of"),
         ({"format": "other"}, "does not describe a checkpoint of tinytransformer"),
         ({"version": 7}, "has version 7"),
         ({"tokenizer": {"type": "byte"}}, "the tokenizer has 256 ids, the model 39"),

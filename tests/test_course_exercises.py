@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tinytransformer.course import all_exercises, mark
+from tinytransformer.course.answers import references
 from tinytransformer.course.exercise import Say, find_exercise, source_of
 from tinytransformer.course.sandbox import call, pack, run_apart
 
@@ -101,8 +102,7 @@ def test_arguments_differ_from_student_to_student_and_cross(asked):
 @pytest.mark.parametrize("asked", EXERCISES, ids=lambda e: e.name)
 def test_the_reference_runs_on_its_own(asked):
     calls = [c for p in asked.properties for c in p.calls(np.random.default_rng(3))]
-    earlier = [source_of(find_exercise(name).reference) for name in asked.uses]
-    source = "\n\n".join([*earlier, asked.solution("zh")])
+    source = "\n\n".join([*references(asked.uses), asked.solution("zh")])
     drive = asked.drive and source_of(asked.drive)
     result = mark(asked, lambda given: run_apart(source, asked.name, given, drive), 3)
     assert result.score == asked.points, result

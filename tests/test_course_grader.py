@@ -75,6 +75,7 @@ def test_what_an_answer_needs_comes_with_it(tmp_path):
     parts = [
         "from math import inf as ENDLESS\nimport numpy as np, sys",
         "raise ValueError('what a lesson does is not run')",
+        "import tinytransformer as tt\nx = e = axis = tt.zeros(3)",  # not what the answers call so
         "def softmax(x, axis=-1):\n    return divided(powers(x, axis), axis)",
         "def powers(x, axis):\n    return np.exp(x - largest(x, axis))",
         "SMALLEST = -ENDLESS\ntotal, rest = np.sum, SMALLEST",

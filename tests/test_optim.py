@@ -209,7 +209,7 @@ def test_groups_have_their_own_hyperparameters_and_learning_rate():
     ps, alone = parameters(), parameters()
     groups = [
         {"params": [ps[0]], "weight_decay": 0.0, "betas": (0.5, 0.9)},
-        {"params": iter([ps[1], ps[2]]), "lr": 0.2},
+        {"params": iter([ps[1], ps[2]]), "lr_scale": 2.0},
     ]
     together = optim.AdamW(groups, lr=0.1, weight_decay=0.3)
     first = optim.AdamW([alone[0]], lr=0.1, weight_decay=0.0, betas=(0.5, 0.9))
@@ -218,7 +218,7 @@ def test_groups_have_their_own_hyperparameters_and_learning_rate():
         give(ps, step)
         give(alone, step)
         if step == 4:
-            together.lr = first.lr = 0.05  # the group with a learning rate of its own keeps it
+            together.lr, first.lr, rest.lr = 0.05, 0.05, 0.1  # both groups follow a schedule
             together.groups[1]["weight_decay"] = rest.groups[0]["weight_decay"] = 0.1
         for optimizer in (together, first, rest):
             optimizer.step()
@@ -250,7 +250,8 @@ def test_bad_arguments_are_refused():
         ([p, q, p], ValueError, r"a parameter of shape \(2, 3\) is given twice"),
         ([{"params": [p]}, {"params": [q, p]}], ValueError, "given twice"),
         ([{"params": [p], "weightdecay": 0.1}], ValueError, "unknown 'weightdecay'"),
-        ([{"params": [p], "lr": -1.0}], ValueError, "lr must be at least 0, not -1.0"),
+        ([{"params": [p], "lr_scale": -1.0}], ValueError, "lr_scale must be at least 0, not -1.0"),
+        ([{"params": [p], "lr": 1.0}], ValueError, "unknown 'lr' in a group; known: lr_scale, "),
         ([{"weight_decay": 0.1}], TypeError, "a dict with 'params'"),
         ([{"params": [p]}, q], TypeError, "a group is a dict"),
         ([p, np.ones(3)], TypeError, "leaf Tensors, not ndarray"),

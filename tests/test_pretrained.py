@@ -498,8 +498,8 @@ def test_a_key_that_is_there_twice_is_unexpected(folder):
         ("gpt2-tied", {"n_embd": "gone"}, "it lacks n_embd"),
         ("gpt2-tied", {"n_head": 4}, "num_heads=4 does not divide d_model=21"),
         ("gpt2-tied", {"n_layer": "two"}, "num_layers must be a positive integer"),
-        ("gpt2-tied", {"n_layer": 10**9}, "describes a model of [0-9,]{9,}"),
-        ("gpt2-tied", {"vocab_size": 10**12}, "describes a model of [0-9,]{9,}"),
+        ("gpt2-tied", {"n_layer": 10**9}, "means a larger model than its file"),
+        ("gpt2-tied", {"vocab_size": 10**12}, "means a larger model than its file"),
         ("bert-classifier", {"hidden_act": "tanh"}, "activation must be"),
         ("bert-classifier", {"hidden_act": ["gelu"]}, "activation must be"),
         (
@@ -507,13 +507,13 @@ def test_a_key_that_is_there_twice_is_unexpected(folder):
             {"position_embedding_type": "relative_key"},
             "position_embedding_type to 'relative_key'",
         ),
-        ("bert-classifier", {"intermediate_size": 10**12}, "describes a model of [0-9,]{9,}"),
+        ("bert-classifier", {"intermediate_size": 10**12}, "means a larger model than its file"),
         ("llama-tied", {"rope_parameters": {"rope_type": "yarn", "factor": 4}}, "it scales rotary positions"),
         ("llama-tied", {"rope_parameters": [4]}, "it scales rotary positions"),
         ("llama-tied", {"head_dim": 8}, "head_dim=8 times num_attention_heads=6 is not hidden_size=24"),
         ("llama-tied", {"attention_bias": True}, "it sets attention_bias to True"),
         ("t5-v1.0", {"feed_forward_proj": "gated-silu"}, "feed_forward must be"),
-        ("t5-v1.0", {"num_layers": 10**9}, "describes a model of [0-9,]{9,}"),
+        ("t5-v1.0", {"num_layers": 10**9}, "means a larger model than its file"),
     ],
 )
 def test_a_config_that_no_model_here_has_is_refused_in_one_line(name, changes, message, folder):

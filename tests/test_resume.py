@@ -208,6 +208,11 @@ def stopped(inside, tmp_path, monkeypatch):
     return Path("run")
 
 
+FACTS = {
+    "text": "t", "fingerprint": "3", "validation_fraction": 0.1, "batch_size": 5, "context": 7, "seed": 0
+}  # fmt: skip
+
+
 def refused(capsys, match, *arguments):
     capsys.readouterr()
     before = everything(Path())
@@ -282,10 +287,14 @@ def test_a_finished_run(inside, capsys):
         ("log", "../../log.csv", "its settings: there is no log"),
         ("log", [], "its settings: there is no log"),
         ("data", None, "does not say which text it was trained on"),
-        ("data", {"text": "t", "fingerprint": 3, "validation_fraction": 0.1}, "does not say which text"),
         (
             "data",
-            {"text": "t", "fingerprint": "3", "validation_fraction": 0.1},
+            {**FACTS, "fingerprint": 3},
+            "does not say which text",
+        ),
+        (
+            "data",
+            FACTS,
             "not what the checkpoint was trained",
         ),
         ("rng", {"bit_generator": "MT19937"}, "cannot go on from"),

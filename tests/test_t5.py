@@ -375,6 +375,28 @@ def test_one_batch_is_learned_by_heart(version):
     assert loss.item() < 0.2
 
 
+class EverySecond:
+    """Draws so that each second feature is dropped, from the first on."""
+
+    def random(self, shape, dtype):
+        return np.broadcast_to(np.arange(shape[-1]) % 2, shape).astype(dtype)
+
+
+def test_dropout_inside_the_feed_forward(version):
+    """As in the published code: after the activation, and after the gate."""
+    layer = t5(dropout=0.25, **version).decoder.layers[0]
+    layer.dropout.rng = EverySecond()
+    x = np.random.default_rng(7).normal(size=(2, 5, layer.self_norm.weight.size))
+    undropped = layer.feed_forward(x).numpy()
+    np.testing.assert_allclose(undropped, o_feed_forward(x, layer.feed_forward), atol=1e-12)
+    layer.train()
+    found = layer.feed_forward(x).numpy()
+    last = getattr(layer.feed_forward, "down", None) or layer.feed_forward.linear2
+    keep = np.arange(last.weight.shape[0]) % 2
+    last.weight.data[...] = last.weight.data * keep[:, None] / 0.75
+    np.testing.assert_allclose(found, o_feed_forward(x, layer.feed_forward), atol=1e-12)
+
+
 def test_dropout_only_while_training():
     model, source, target = t5(dropout=0.3), tokens(2, 7), tokens(2, 5)
     before = scores(model, source, None, target)

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from tinytransformer.models import GPT, GPTConfig
+from tinytransformer.tasks import LanguageModelling
 from tinytransformer.training.threads import BatchThreads
 
+TASK = LanguageModelling(
+    np.arange(13), np.arange(13), batch_size=2, context=7
+)  # its own batches are not asked
 CONFIG = GPTConfig(vocab_size=13, context_length=7, d_model=12, num_heads=3)
 
 
@@ -36,7 +40,7 @@ def test_equals_the_whole_batch(threads):
     expected_loss.backward()
     expected = gradients(model)
     model.zero_grad()
-    loss = BatchThreads(model, threads).add(inputs, targets, scale=0.25)
+    loss = BatchThreads(model, TASK, threads).add((inputs, targets), scale=0.25)
     assert loss == pytest.approx(0.25 * expected_loss.item(), rel=1e-12)
     for found, wanted in zip(gradients(model), expected, strict=True):
         np.testing.assert_allclose(found, 0.25 * wanted, rtol=1e-10, atol=1e-12)
@@ -44,10 +48,10 @@ def test_equals_the_whole_batch(threads):
 
 def test_a_second_batch_is_added():
     model = perturbed()
-    threads = BatchThreads(model, 2)
-    threads.add(*batch(5))
+    threads = BatchThreads(model, TASK, 2)
+    threads.add(batch(5))
     once = gradients(model)
-    threads.add(*batch(5))
+    threads.add(batch(5))
     for found, wanted in zip(gradients(model), once, strict=True):
         np.testing.assert_allclose(found, 2 * wanted, rtol=1e-10, atol=1e-12)
 
@@ -57,7 +61,7 @@ def test_same_bits_every_time():
     runs = []
     for _ in range(20):
         model.zero_grad()
-        BatchThreads(model, 3).add(*batch(5))
+        BatchThreads(model, TASK, 3).add(batch(5))
         runs.append(gradients(model))
     for other in runs[1:]:
         for found, wanted in zip(other, runs[0], strict=True):
@@ -68,7 +72,7 @@ def test_dropout_keeps_the_batch_whole():
     """Parts would draw from the model's generator in the order in which threads happen to run."""
     model = perturbed(dropout=0.3)
     state = model.rng.bit_generator.state
-    BatchThreads(model, 3).add(*batch(5))
+    BatchThreads(model, TASK, 3).add(batch(5))
     threaded = gradients(model)
     model.zero_grad()
     model.rng.bit_generator.state = state
@@ -81,11 +85,11 @@ def test_error_handling_of_the_caller_holds_in_the_threads():
     """NumPy keeps it for each thread apart: without it an overflow would be a warning, here an error."""
     model = perturbed()
     model.token_embedding.weight.data[...] *= 1e200  # its square, in the layer norm, is too large
-    threads = BatchThreads(model, 2)
+    threads = BatchThreads(model, TASK, 2)
     with np.errstate(all="ignore"):
-        threads.add(*batch(5))
+        threads.add(batch(5))
     with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
-        threads.add(*batch(5))
+        threads.add(batch(5))
 
 
 def test_the_process_is_arranged_for_threads_and_put_back():
@@ -95,9 +99,9 @@ def test_the_process_is_arranged_for_threads_and_put_back():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
     before = sys.getswitchinterval(), blas()
-    with BatchThreads(perturbed(), 2).working():
+    with BatchThreads(perturbed(), TASK, 2).working():
         assert sys.getswitchinterval() < before[0]
         assert set(blas()) <= {1}
     assert (sys.getswitchinterval(), blas()) == before
-    with BatchThreads(perturbed(), 1).working():
+    with BatchThreads(perturbed(), TASK, 1).working():
         assert (sys.getswitchinterval(), blas()) == before

@@ -14,6 +14,7 @@ from test_checkpoint import SIZES, TEXT, small_trainer, state_of
 
 import tinytransformer as tt
 from tinytransformer.models import GPT, GPTConfig
+from tinytransformer.tasks import LanguageModelling
 from tinytransformer.text import ByteTokenizer, CharacterTokenizer
 from tinytransformer.training import (
     Log,
@@ -32,7 +33,7 @@ from tinytransformer.training.log import COLUMNS
 # --- settings ---
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "evaluate_every", "checkpoint_every"])
+@pytest.mark.parametrize("name", ["steps", "accumulate", "threads", "evaluate_every", "checkpoint_every"])
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "3", None])
 def test_counts_must_be_positive_integers(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a positive integer, not {value!r}"):
@@ -42,9 +43,7 @@ def test_counts_must_be_positive_integers(name, value):
 @pytest.mark.parametrize(
     ("name", "values"),
     {
-        "evaluate_tokens": [0, 1, 3.0],
         "warmup": [-1, 0.5, None],
-        "seed": [-1, 0.5],
         "learning_rate": [0, -1e-3, math.nan, math.inf, "x", True],
         "clip": [0.0, math.nan, math.inf],
         "final_learning_rate": [-1e-9, math.nan],
@@ -76,8 +75,10 @@ def test_accumulated_gradients_are_those_of_one_large_batch():
     """5 x 3 sequences in three batches, and the same in one, with a clip that both reach."""
     parts = small_trainer(None, "float64", model={**SIZES, "dropout": 0.0}, accumulate=3, clip=1e-3)
     whole = small_trainer(None, "float64", model={**SIZES, "dropout": 0.0}, batch_size=15, clip=1e-3)
-    batches = [[parts.batches(3 * step + part) for part in range(3)] for step in range(2)]
-    whole.batches = lambda step: tuple(np.concatenate(arrays) for arrays in zip(*batches[step], strict=True))
+    batches = [[parts.task.batch(3 * step + part) for part in range(3)] for step in range(2)]
+    whole.task.batch = lambda step: tuple(
+        np.concatenate(arrays) for arrays in zip(*batches[step], strict=True)
+    )
     for step in range(2):
         rows = parts.train_step(), whole.train_step()
         assert rows[0].keys() == rows[1].keys()
@@ -90,11 +91,25 @@ def test_accumulated_gradients_are_those_of_one_large_batch():
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-7, atol=1e-12)
 
 
+def test_accumulated_batches_weigh_as_many_targets_as_they_have():
+    trainer = small_trainer(None, "float64", model={**SIZES, "dropout": 0.0}, accumulate=3, clip=1e9)
+    batch = trainer.task.batch
+    sizes = {0: 1, 1: 2, 2: 5}
+    trainer.task.batch = lambda step: tuple(array[: sizes[step]] for array in batch(step))
+    whole = [np.concatenate(arrays) for arrays in zip(*map(trainer.task.batch, range(3)), strict=True)]
+    expected = trainer.model.loss(*whole)
+    expected.backward()
+    wanted = gradients(trainer)
+    assert trainer.train_step()["loss"] == pytest.approx(expected.item(), rel=1e-12)
+    for found, gradient in zip(gradients(trainer), wanted, strict=True):
+        np.testing.assert_allclose(found, gradient, rtol=1e-9, atol=1e-15)
+
+
 def test_each_part_of_a_step_is_another_batch(monkeypatch):
     trainer = small_trainer(accumulate=3)
     asked = []
-    batches = trainer.batches
-    monkeypatch.setattr(trainer, "batches", lambda step: (asked.append(step), batches(step))[1])
+    batch = trainer.task.batch
+    monkeypatch.setattr(trainer.task, "batch", lambda step: (asked.append(step), batch(step))[1])
     trainer.train_step()
     trainer.train_step()
     assert asked == [0, 1, 2, 3, 4, 5]
@@ -104,7 +119,7 @@ def test_a_step_is_that_of_adamw_with_clipping_and_decay_of_matrices():
     """By hand, from the gradient of the batch: the first step of AdamW moves by the sign of the gradient."""
     trainer = small_trainer(None, "float64", model={**SIZES, "dropout": 0.0}, clip=0.05, weight_decay=0.3)
     before = {name: p.numpy().copy() for name, p in trainer.model.named_parameters()}
-    trainer.model.loss(*trainer.batches(0)).backward()
+    trainer.model.loss(*trainer.task.batch(0)).backward()
     found = {name: p.grad.numpy().copy() for name, p in trainer.model.named_parameters()}
     norm = math.sqrt(sum((g**2).sum() for g in found.values()))
     row = trainer.train_step()
@@ -139,8 +154,9 @@ def test_validation_tokens_are_never_trained_on(monkeypatch):
     forward = model.forward
     model.forward = lambda ids: ((trained if model.training else evaluated).update(ids.flat), forward(ids))[1]
     tokens = np.arange(700)
-    settings = TrainingSettings(steps=90, batch_size=31, warmup=0, evaluate_every=250)
-    trainer = Trainer(model, tokens[:600], tokens[600:], settings, ByteTokenizer())
+    settings = TrainingSettings(steps=90, warmup=0, evaluate_every=250)
+    task = LanguageModelling(tokens[:600], tokens[600:], batch_size=31, context=7)
+    trainer = Trainer(model, task, settings, ByteTokenizer())
     loss = model.loss
     monkeypatch.setattr(model, "loss", lambda x, y: (trained.update(y.flat), loss(x, y))[1])
     trainer.run(progress=False)
@@ -314,18 +330,19 @@ def test_a_gradient_that_is_not_finite_is_named_nearest_to_the_loss(broken, tmp_
 
 
 def test_a_single_gradient_is_found_wherever_it_is(broken):
-    broken.model.loss(*broken.batches(0)).backward()
+    broken.model.loss(*broken.task.batch(0)).backward()
+    forward = lambda: broken.model(broken.task.batch(0)[0])  # noqa: E731
     for name, p in broken.model.named_parameters():
         kept = p.grad.data.flat[-1]
         p.grad.data.flat[-1] = -np.inf
-        assert first_non_finite(broken.model, broken.batches(0)[0]) == f"the gradient of {name}"
+        assert first_non_finite(broken.model, forward) == f"the gradient of {name}"
         p.grad.data.flat[-1] = kept
-    assert first_non_finite(broken.model, broken.batches(0)[0]) == "the loss"
+    assert first_non_finite(broken.model, forward) == "the loss"
 
 
 def test_a_loss_that_is_not_finite_in_the_second_of_three_batches(tmp_path):
     trainer = small_trainer(tmp_path, accumulate=3, model={**SIZES, "positions": "sinusoidal"})
-    inputs = [set(trainer.batches(part)[0].flat) for part in range(3)]
+    inputs = [set(trainer.task.batch(part)[0].flat) for part in range(3)]
     token = min(inputs[1] - inputs[0])  # a token that the first batch does not have
     forward = trainer.model.blocks[0].norm1.forward
     ids = []
@@ -339,7 +356,8 @@ def test_a_loss_that_is_not_finite_in_the_second_of_three_batches(tmp_path):
     trainer.model.blocks[0].norm1.forward = poisoned
     with pytest.raises(NonFiniteError, match=r"at step 1, first in layer blocks\.0\.norm1"):
         trainer.train_step()
-    assert len(ids) == 2
+    assert len(ids) == 3
+    assert ids[2] is ids[1]  # looked at once more, for the layer
     assert trainer.model.blocks[0].norm1.forward is poisoned
 
 
@@ -628,9 +646,9 @@ def test_ngram_scores_are_those_of_the_models_on_all_tokens_but_the_first(rng):
 def test_planning_leaves_everything_as_it_was(monkeypatch):
     trainer = small_trainer(accumulate=2)
     model = trainer.model
-    model.loss(*trainer.batches(0)).backward()
+    model.loss(*trainer.task.batch(0)).backward()
     before, kept = state_of(trainer), [p.grad.numpy().copy() for p in model.parameters()]
-    steps_within(1.0, model, trainer.batches.tokens, trainer.settings)
+    steps_within(1.0, model, trainer.task, trainer.settings)
     assert state_of(trainer) == before
     for p, gradient in zip(model.parameters(), kept, strict=True):
         np.testing.assert_array_equal(p.grad.numpy(), gradient)
@@ -649,11 +667,11 @@ def test_planned_steps_are_the_budget_over_the_time_of_one(monkeypatch):
         return loss(inputs, targets)
 
     trainer.model.loss = timed
-    plan = steps_within(500.0, trainer.model, trainer.batches.tokens, trainer.settings)
+    plan = steps_within(500.0, trainer.model, trainer.task, trainer.settings)
     assert plan == int(500 / 0.6 / 1.06)
     assert len(calls) == 40 * 3
     calls.clear()
-    assert steps_within(1.0, trainer.model, trainer.batches.tokens, trainer.settings) == 1
+    assert steps_within(1.0, trainer.model, trainer.task, trainer.settings) == 1
     assert len(calls) == 3  # one is enough to see that there is time for one alone
 
 
@@ -687,7 +705,7 @@ def test_without_a_time_budget_the_steps_stay():
 def test_a_quick_evaluation_looks_all_over_the_validation_text():
     """The end of this text is as likely as can be, and its beginning is not: both must count."""
     trainer = small_trainer(evaluate_tokens=64)
-    trainer.validation_tokens = np.arange(1000) % 5
+    trainer.task.validation_tokens = np.arange(1000) % 5
     seen = []
     forward = trainer.model.forward
 
@@ -698,7 +716,7 @@ def test_a_quick_evaluation_looks_all_over_the_validation_text():
     trainer.model.forward = watched
     quick = trainer.validation_loss()
     assert 40 <= sum(ids.size for ids in seen) <= 64
-    trainer.validation_tokens = np.concatenate([np.arange(900) % 5, np.full(100, 3)])
+    trainer.task.validation_tokens = np.concatenate([np.arange(900) % 5, np.full(100, 3)])
     assert trainer.validation_loss() != quick
-    trainer.validation_tokens = trainer.validation_tokens[::-1].copy()
+    trainer.task.validation_tokens = trainer.task.validation_tokens[::-1].copy()
     assert trainer.validation_loss() != quick

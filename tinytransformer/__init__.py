@@ -26,7 +26,7 @@ from .gradcheck import GradientError as GradientError, gradcheck as gradcheck
 
 __version__ = "0.1.0"
 
-_LAZY = ("generation", "models", "nn", "optim", "plotting", "pretrained", "text", "training")
+_LAZY = ("generation", "models", "nn", "optim", "plotting", "pretrained", "tasks", "text", "training")
 
 if TYPE_CHECKING:
     from . import generation as generation
@@ -35,15 +35,19 @@ if TYPE_CHECKING:
     from . import optim as optim
     from . import plotting as plotting
     from . import pretrained as pretrained
+    from . import tasks as tasks
     from . import text as text
     from . import training as training
+    from .nn import checkpoint as checkpoint
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
+    if name == "checkpoint":
+        return importlib.import_module(".nn", __name__).checkpoint
     raise AttributeError(f"module 'tinytransformer' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted([*globals(), *_LAZY, "checkpoint"])

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GraphDrawing", "attention_map", "bar_chart", "computation_graph", "loss_curve", "mask_map"]
+__all__ = [
+    "GraphDrawing",
+    "attention_map",
+    "bar_chart",
+    "can_draw",
+    "computation_graph",
+    "loss_curve",
+    "mask_map",
+]
 
 INK, GREY, PALE = "#222222", "#666666", "#e8e8e8"
 BLUE, VERMILION = "#0072b2", "#d55e00"  # told apart with every kind of colour vision
@@ -363,6 +371,17 @@ def bar_chart(
         _drawable(title, fonts), loc="left", fontsize=FONT_SIZE, color=INK, fontfamily=fonts, parse_math=False
     )
     return _finished(figure, path)
+
+
+def can_draw(text: str) -> bool:
+    """Tell whether the fonts that are installed have all characters of a text.
+
+    Examples
+    --------
+    >>> can_draw("loss")
+    True
+    """
+    return _drawable(text, _fonts()) == text
 
 
 def _series(

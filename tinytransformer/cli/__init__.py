@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..backend import BackendError
-from . import course, train, use  # noqa: F401  each adds its commands to the app
+from . import chat, course, embed, fill_mask, finetune, predict, pretrain, train, use  # noqa: F401  each adds its commands to the app
 from .app import app
 
 __all__ = ["main"]

@@ -93,12 +93,17 @@ def one_of(option: str, value: str, *allowed: str) -> None:
 
 
 def summary(model: Any) -> str:
-    """Describe a GPT in a line: its sizes, parameters and memory."""
+    """Describe a model in a line: its sizes, parameters and memory."""
     c = model.config
+    stacks = ("num_encoder_layers", "num_layers", "num_decoder_layers")
+    layers = " + ".join(str(getattr(c, name)) for name in stacks if hasattr(c, name))
+    longest = [
+        getattr(c, name) for name in ("context_length", "max_positions", "max_length") if hasattr(c, name)
+    ]
     number = model.num_parameters()
     size = next(iter(model.parameters())).dtype.itemsize
     return (
-        f"{type(model).__name__}, {c.num_layers} layers, {c.num_heads} heads, {c.d_model} features, context "
-        f"{c.context_length}: {number:,} parameters, {number * size / 1e6:.1f} MB, and "
-        f"{4 * number * size / 1e6:.1f} MB with gradients and moments"
+        f"{type(model).__name__}, {layers} layers, {c.num_heads} heads, {c.d_model} features"
+        f"{''.join(f', context {n}' for n in longest)}: {number:,} parameters, {number * size / 1e6:.1f} MB, "
+        f"and {4 * number * size / 1e6:.1f} MB with gradients and moments"
     )

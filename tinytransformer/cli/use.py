@@ -12,7 +12,8 @@ import typer
 from .. import __version__
 from ..backend import available_backends
 from .app import BackendOption, ConfigOption, UsageError, app, given, summary
-from .train import VALIDATION_TOKENS, run_of, split_of
+from .runs import run_of, tokens_of
+from .train import VALIDATION_TOKENS, NextToken
 
 
 @app.command(
@@ -45,7 +46,7 @@ def generate(
     """Write text with a trained model, as it comes."""
     import numpy
 
-    from ..generation import beam_search, stream
+    from ..generation import beam_search, decoded, stream
     from ..training import load_checkpoint
 
     drawing = given(invocation, "temperature", "top_k", "top_p", "seed")
@@ -53,7 +54,7 @@ def generate(
         raise UsageError(f"--beams searches and draws nothing: leave out {drawing}")
     if beams == 1 and given(invocation, "length_penalty"):
         raise UsageError("--length-penalty is for --beams of 2 or more")
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, "GPT")
     model, tokenizer = loaded.model, loaded.tokenizer
     ids = tokenizer.encode(prompt)
     if not len(ids):
@@ -75,9 +76,7 @@ def generate(
         return
     rng = numpy.random.default_rng(seed)
     typer.echo(prompt, nl=False)
-    written: list[int] = []
-    shown = ""
-    for token in stream(
+    new_tokens = stream(
         model,
         ids,
         tokens,
@@ -86,13 +85,10 @@ def generate(
         top_p=top_p,
         stop_tokens=stops,
         rng=rng,
-    ):
-        written.append(int(token))
-        whole = tokenizer.decode(written)
-        if not whole.endswith("\ufffd"):  # a character may need more tokens
-            typer.echo(whole[len(shown) :], nl=False)
-            shown = whole
-    typer.echo(tokenizer.decode(written)[len(shown) :])
+    )
+    for piece in decoded(tokenizer, new_tokens):
+        typer.echo(piece, nl=False)
+    typer.echo()
 
 
 @app.command(
@@ -119,14 +115,15 @@ def evaluate(
     from ..training import evaluate as score_of
     from ..training import load_checkpoint
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, "GPT")
     model, context = loaded.model, loaded.model.config.context_length
     if text is not None:
         tokens = loaded.tokenizer.encode(read_text(text))
         name = str(text)
     else:
         folder, facts = run_of(loaded)
-        tokens = split_of(folder, loaded.tokenizer, facts, context)[1][:VALIDATION_TOKENS]
+        task = NextToken.task(tokens_of(folder, loaded.tokenizer, facts), loaded.tokenizer, facts)
+        tokens = task.validation_tokens[:VALIDATION_TOKENS]
         name = f"the validation part of {facts['text']}"
     if len(tokens) < 2:
         raise UsageError(f"{name} has {len(tokens)} tokens, and at least 2 are needed")

@@ -3,7 +3,7 @@
 from .checking import Result, check, mark
 from .exercise import Exercise, Say, all_exercises, find_exercise
 from .sandbox import Seed
-from .speaking import language, reveal, say
+from .speaking import label, language, reveal, say
 
 __all__ = [
     "Exercise",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import symtable
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from .exercise import Exercise, find_exercise, source_of
 
-__all__ = ["Submission", "SubmissionError", "read_submission"]
+__all__ = ["Submission", "SubmissionError", "read_submission", "references"]
 
 
 class SubmissionError(ValueError):
@@ -60,10 +61,10 @@ class Submission(NamedTuple):
                         wanted.append(statement)
         own = [ast.unparse(s) for s in self.statements if id(s) in needed and s is not answer]
         # what an answer needs may stand below it in a notebook; the answer itself comes last
-        return "\n\n".join([*_references(injected), *own, ast.unparse(answer)]) + "\n"
+        return "\n\n".join([*references(injected), *own, ast.unparse(answer)]) + "\n"
 
 
-def _references(names: Iterable[str]) -> list[str]:
+def references(names: Iterable[str]) -> list[str]:
     """Return the sources of references, with those that they use themselves."""
     wanted, found = sorted(names), {}
     while wanted:
@@ -158,7 +159,13 @@ def _defines(statement: ast.stmt) -> set[str]:
 
 
 def _uses(statement: ast.stmt) -> set[str]:
-    names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    """Return the names a statement takes from the level of the notebook, at any depth."""
+    tables = [symtable.symtable(ast.unparse(statement), "<answer>", "exec")]
+    names: set[str] = set()
+    for table in tables:  # which grows
+        tables += table.get_children()
+        is_top = table.get_type() == "module"
+        names |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (is_top or s.is_global())}
     if isinstance(statement, ast.AugAssign):
         names |= _defines(statement)
     return names - set(dir(builtins))

@@ -86,7 +86,7 @@ class Lesson:
         cells.append(v4.new_markdown_cell(head(language)))
         cells.append(
             v4.new_code_cell(
-                f'from tinytransformer.course import check, language, reveal, say\n\nlanguage("{language}");'
+                f'from tinytransformer.course import check, label, language, reveal, say\n\nlanguage("{language}");'
             )
         )
         for cell in self.cells:
@@ -140,6 +140,11 @@ def lessons() -> list[Lesson]:
     ------
     LessonError
         If one lacks a title, or a cell of prose in one of the languages.
+
+    Examples
+    --------
+    >>> [lesson.title.en for lesson in lessons() if lesson.number == 3]
+    ['Attention']
     """
     return [read_lesson(path) for path in sorted(lessons_folder().glob("[0-9][0-9]_*.py"))]
 
@@ -231,6 +236,13 @@ def build(
         If it cannot be written.
     nbclient.exceptions.CellExecutionError
         If a cell raises.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     {state for path, state in build(folder, "zh")}
+    {'new'}
     """
     import nbformat
     from tqdm import tqdm
@@ -288,6 +300,13 @@ def execute(notebook: Any, folder: str | os.PathLike[str], seconds: float = 600)
     ------
     nbclient.exceptions.CellExecutionError
         If a cell raises.
+
+    Examples
+    --------
+    >>> from nbformat import v4
+    >>> notebook = v4.new_notebook(cells=[v4.new_code_cell("1 + 1")])
+    >>> execute(notebook, ".").cells[0].outputs[0].data["text/plain"]
+    '2'
     """
     from nbclient import NotebookClient
 

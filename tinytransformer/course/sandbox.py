@@ -98,6 +98,11 @@ def unpack(data: bytes) -> Any:
     ------
     Exception
         Of many kinds, if it is anything else.
+
+    Examples
+    --------
+    >>> unpack(pack([1, "a"]))
+    [1, 'a']
     """
     with numpy.load(io.BytesIO(data), allow_pickle=False) as file:
 

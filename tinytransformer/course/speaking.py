@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy
 
-__all__ = ["language", "reveal", "say"]
+from ..plotting import can_draw
+
+__all__ = ["label", "language", "reveal", "say"]
 
 _chosen = "zh" if os.environ.get("LANG", "").startswith("zh") else "en"
 
@@ -47,7 +49,7 @@ def language(choose: str | None = None) -> str:
 
 
 def say(en: str, zh: str) -> str:
-    """Return a text in the language of the course: for what a cell prints or draws.
+    """Return a text in the language of the course, for what a cell prints.
 
     Parameters
     ----------
@@ -67,6 +69,27 @@ def say(en: str, zh: str) -> str:
     >>> _ = language(before)
     """
     return en if _chosen == "en" else zh
+
+
+def label(en: str, zh: str) -> str:
+    """Return a text for a picture: Chinese if that is the language and a font with its characters is there.
+
+    Parameters
+    ----------
+    en, zh : str
+        The text in English and in Chinese.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> before = language("en")
+    >>> label("loss", "损失")
+    'loss'
+    """
+    return zh if _chosen == "zh" and can_draw(zh) else en
 
 
 def reveal(guess: Any, actual: Any, tolerance: float = 0.0) -> Any:

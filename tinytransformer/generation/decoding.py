@@ -15,6 +15,8 @@ from .sampling import check_count, check_sampling, next_token_probabilities, sam
 
 __all__ = ["LanguageModel", "generate", "stream"]
 
+READ_AT_ONCE = 256  # tokens: the logits of a long prompt would not fit the memory
+
 
 class LanguageModel(Protocol):
     """What generation needs of a model.
@@ -247,17 +249,28 @@ class DecodingState:
         start = max(T - self.model.config.context_length, 0)  # the window is tokens[:, start:]
         if start > 0:
             self.cache, self.cached = None, 0
-        first = max(start, self.cached)  # the model has not seen tokens[:, first:]
+        while self.cache is not None and T - self.cached > READ_AT_ONCE:
+            self._read(start, self.cached + READ_AT_ONCE)
+        return to_numpy(raw(self._read(start, T))[:, -1]).astype(numpy.float64)  # (rows, T, V) -> (rows, V)
+
+    def _read(self, start: int, stop: int) -> Any:
+        """Let the model score tokens[:, start:stop], of which it gets only what it has not in its cache."""
+        first = max(start, self.cached)
         attention_mask = positions = None
         if (self.padding > start).any():
             origin = numpy.maximum(self.padding, start)[:, None]  # (rows, 1) the column of position 0
-            attention_mask = numpy.arange(start, T) >= origin  # (rows, T - start)
-            positions = numpy.maximum(numpy.arange(first, T) - origin, 0)  # (rows, T - first)
-        with inference(self.modules):
-            logits = self.model(self.tokens[:, first:], attention_mask, positions, self.cache)
+            attention_mask = numpy.arange(start, stop) >= origin  # (rows, stop - start)
+            positions = numpy.maximum(numpy.arange(first, stop) - origin, 0)  # (rows, stop - first)
+        try:
+            with inference(self.modules):
+                logits = self.model(self.tokens[:, first:stop], attention_mask, positions, self.cache)
+        except BaseException:  # Ctrl-C among others: some layers may have cached more than others
+            if self.cache is not None:
+                self.cache, self.cached = self.model.new_cache(), 0
+            raise
         if self.cache is not None:
-            self.cached = T
-        return to_numpy(raw(logits)[:, -1]).astype(numpy.float64)  # (rows, T, V) -> (rows, V)
+            self.cached = stop
+        return logits
 
     def extend(self, rows: NDArray[Any], tokens: NDArray[numpy.int64]) -> None:
         """Let row i become what row ``rows[i]`` was, followed by ``tokens[i]``."""
@@ -266,6 +279,11 @@ class DecodingState:
                 layer.select(rows)
         self.tokens = numpy.concatenate([self.tokens[rows], tokens[:, None]], axis=1)
         self.padding = self.padding[rows]
+
+    def append(self, tokens: NDArray[numpy.int64]) -> None:
+        """Let each row go on with the same tokens (T,)."""
+        more = numpy.broadcast_to(tokens, (len(self.tokens), len(tokens)))
+        self.tokens = numpy.concatenate([self.tokens, more], axis=1)
 
 
 @contextmanager

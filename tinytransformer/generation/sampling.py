@@ -14,6 +14,8 @@ from ..formulas import softmax
 
 __all__ = ["next_token_probabilities"]
 
+FEW = 256  # tokens that mostly hold the nucleus: to sort a large vocabulary takes as long as a small model
+
 
 def next_token_probabilities(
     logits: Any, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
@@ -76,12 +78,20 @@ def next_token_probabilities(
         return p
     narrowed = numpy.zeros_like(p)
     for row in numpy.ndindex(p.shape[:-1]):
-        S = largest(z[row], top_k or z.shape[-1])
-        if top_p is not None and top_p < 1:
-            mass = p[row][S].cumsum()
-            S = S[: numpy.searchsorted(mass, top_p * mass[-1]) + 1]
+        S = _nucleus(z[row], p[row], top_k or z.shape[-1], 1 if top_p is None else top_p)
         narrowed[row][S] = p[row][S] / p[row][S].sum()
     return narrowed
+
+
+def _nucleus(z: Any, p: Any, k: int, mass: float) -> NDArray[numpy.integer]:
+    """Return the fewest of the k highest scores that hold this part of their probability: falling."""
+    if mass == 1:
+        return largest(z, k)
+    total = p.sum() if k >= len(p) else numpy.partition(p, -k)[-k:].sum()
+    S = largest(z, min(k, FEW))
+    if p[S].sum() < mass * total:
+        S = largest(z, k)
+    return S[: numpy.searchsorted(p[S].cumsum(), mass * total) + 1]
 
 
 def sample(probabilities: NDArray[numpy.float64], uniform: NDArray[numpy.float64]) -> NDArray[numpy.int64]:

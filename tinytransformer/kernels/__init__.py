@@ -6,15 +6,21 @@ it fast is one of three things: large matrix products, work in place, and blocks
 """
 
 from . import activations, attention, dropout, embedding, linear, losses, normalization, positions, softmax
+from .memory import keep_freed_memory
+from . import cuda  # isort: skip - after the kernels that it stands beside
 
 __all__ = [
     "activations",
     "attention",
+    "cuda",
     "dropout",
     "embedding",
+    "keep_freed_memory",
     "linear",
     "losses",
     "normalization",
     "positions",
     "softmax",
 ]
+
+keep_freed_memory()

@@ -39,13 +39,15 @@ class GeneralAttention:
             return NotImplemented
         if bias is not None and not (fusible(Q, bias) and bias.ndim == Q.ndim == 4 and fits(bias, Q, T_k)):
             return NotImplemented
+        causal = mask is not None and mask.is_causal and mask.shape[-2:] == (T_q, T_k)
+        if T_q == 1 and bias is None and (mask is None or (causal and allows_all(mask))):
+            return one_query(Q, K, V, 1 / math.sqrt(Q.shape[-1]) if scale is None else scale)
         M = None if mask is None else _with_axes(fitted(mask, (*Q.shape[:-1], T_k)), 4)
         o = xp.empty_like(Q, shape=(*Q.shape[:-1], V.shape[-1]))  # laid out as Q: to merge heads is free
         k, v = _with_axes(K, 4), _with_axes(V, 4)  # (batch, groups, T_k, d)
         q, out = grouped(Q, k), grouped(o, k)  # (batch, groups, heads, T_q, d)
         M, B = (None if array is None else grouped(array, k) for array in (M, bias))
         c = 1 / math.sqrt(Q.shape[-1]) if scale is None else scale
-        causal = mask is not None and mask.is_causal and mask.shape[-2:] == (T_q, T_k)
         Z = xp.empty((*q.shape[:-1], 1), Q.dtype)
         m = None if bounded(q, k, B, c) else xp.empty_like(Z)
         for tile in tiles(q.shape, T_k, causal):
@@ -110,6 +112,26 @@ class Attention:
         if not all(map(is_array, (Q, K, V))) or not Q.shape[:-2] == K.shape[:-2] == V.shape[:-2]:
             return NotImplemented
         return GeneralAttention.forward(Q, K, V, mask)
+
+
+def allows_all(mask: Any) -> bool:
+    """Return True if nothing is masked; to look would make the host wait for a GPU, where it is False."""
+    return xp.module is numpy and bool(mask.array.all())
+
+
+def one_query(Q: Any, K: Any, V: Any, c: float) -> Any:
+    """Compute what the forward returns for a single query that sees all keys, as in generation: no tiles."""
+    k, v = _with_axes(K, 4), _with_axes(V, 4)
+    q = grouped(Q, k)  # (batch, groups, heads, 1, d)
+    e = (q[:, :, :, 0] * c) @ k.mT  # (batch, groups, heads, T_k)
+    m = e.max(axis=-1, keepdims=True)
+    e -= m
+    xp.exp(e, out=e)
+    Z = e.sum(axis=-1, keepdims=True)
+    o = e @ v
+    o /= Z
+    saved = (Q, K, V, None, None, m[..., None, :], c, Z[..., None, :], True)
+    return o.reshape(*Q.shape[:-1], V.shape[-1]), saved
 
 
 def fits(bias: Any, Q: Any, T_k: int) -> bool:

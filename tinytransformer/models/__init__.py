@@ -11,6 +11,7 @@ from .bert_heads import (
     BERTPretrainingOutput,
     BERTSpanOutput,
 )
+from .blank import blank
 from .gpt import GPT, GPTConfig
 from .ngram import NGram
 from .source import GivenSource
@@ -37,4 +38,5 @@ __all__ = [
     "T5Config",
     "Transformer",
     "TransformerConfig",
+    "blank",
 ]

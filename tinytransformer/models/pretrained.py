@@ -31,8 +31,10 @@ class PretrainedModel(Module):
 
         return load_pretrained(path_or_name, cls, dtype, rng)
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write a folder that ``transformers`` reads: `pretrained.save_pretrained`."""
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], tokenizer: Any = None, max_shard_size: int | str = "5GB"
+    ) -> None:
+        """Write a folder that ``transformers`` reads, with the tokenizer: `pretrained.save_pretrained`."""
         from ..pretrained import save_pretrained
 
-        save_pretrained(self, folder)
+        save_pretrained(self, folder, tokenizer, max_shard_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -39,7 +40,8 @@ class T5Config:
     tied_head : bool
         Version 1.0: the output matrix is that of the embeddings, divided by the square root of ``d_model``.
     dropout : float
-        Probability of dropping an entry of embeddings, attention weights and sublayer outputs in training.
+        Probability of dropping an entry of embeddings, attention weights, what is inside the feed-forward,
+        and sublayer outputs in training.
     layer_norm_eps : float
         Added to the mean square in each norm.
     pad_token_id, decoder_start_token_id : int
@@ -78,6 +80,17 @@ class T5Config:
         check_config(self, {"feed_forward": ("relu", "gated-gelu")}, {})
 
 
+class T5Activation(nn.Module):
+    """The activation of the feed-forward, and dropout: what a gate lets through is dropped with it."""
+
+    def __init__(self, activation: Callable[[Any], Any], dropout: nn.Dropout):
+        self.activation, self.dropout = activation, dropout
+
+    def forward(self, x: Any) -> Any:
+        """Map (batch, T, d_ff) to the same shape."""
+        return self.dropout(self.activation(x))
+
+
 class T5Layer(nn.Module):
     """Self-attention, in the decoder attention to the memory, and feed-forward: pre-norm residuals."""
 
@@ -92,8 +105,8 @@ class T5Layer(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(d, eps, dtype=dtype)
         gated = config.feed_forward == "gated-gelu"
         kind, activation = (nn.GatedFeedForward, gelu_tanh) if gated else (nn.FeedForward, relu)
-        self.feed_forward = kind(d, config.d_ff, activation, bias=False, **made)
         self.dropout = nn.Dropout(config.dropout, rng=made["rng"])
+        self.feed_forward = kind(d, config.d_ff, T5Activation(activation, self.dropout), bias=False, **made)
 
     def forward(self, x: Any, mask: Any, bias: Any, memory: Any, memory_mask: Any, caches: Any) -> Any:
         """Map (batch, T, d_model) to the same shape."""

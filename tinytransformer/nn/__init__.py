@@ -2,6 +2,7 @@
 
 from . import lora
 from .attention import KeyValueCache, MultiHeadAttention
+from .checkpointing import checkpoint, gradient_checkpointing
 from .layers import Dropout, Embedding, FeedForward, GatedFeedForward, LayerNorm, Linear, RMSNorm
 from .module import Module, ModuleList, Parameter, Sequential
 from .transformer import TransformerDecoderLayer, TransformerEncoderLayer
@@ -22,5 +23,7 @@ __all__ = [
     "Sequential",
     "TransformerDecoderLayer",
     "TransformerEncoderLayer",
+    "checkpoint",
+    "gradient_checkpointing",
     "lora",
 ]

@@ -85,10 +85,15 @@ class Module:
     """
 
     training = True
+    checkpointed = False  # see `gradient_checkpointing`
     forward: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call ``forward``."""
+        if self.checkpointed:
+            from .checkpointing import checkpoint
+
+            return checkpoint(self.forward, *args, **kwargs)
         return self.forward(*args, **kwargs)
 
     # --- the tree ---

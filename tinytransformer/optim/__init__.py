@@ -1,6 +1,7 @@
 """Optimizers, learning-rate schedules and gradient clipping, with PyTorch's names."""
 
 from .clipping import clip_grad_norm
+from .flat import flatten_gradients
 from .optimizers import SGD, Adam, AdamW, Optimizer, decay_groups, layerwise_groups
 from .schedules import Constant, Noam, WarmupCosine, WarmupLinear
 
@@ -15,5 +16,6 @@ __all__ = [
     "WarmupLinear",
     "clip_grad_norm",
     "decay_groups",
+    "flatten_gradients",
     "layerwise_groups",
 ]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy
 
-from ..backend import module_of
+from ..backend import backend_name, module_of, running, xp
 from ..tensor import Tensor
+from .flat import flatten
 
 __all__ = ["clip_grad_norm"]
 
 
-def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Any:
     r"""Scale all gradients together, in place, so that their joint norm is at most ``max_norm``.
 
     .. math:: g \leftarrow g \cdot \min\left(1, \frac{c}{\lVert g \rVert_2}\right)
@@ -30,7 +32,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     Returns
     -------
     float
-        The norm :math:`\lVert g \rVert_2` before clipping.
+        The norm :math:`\lVert g \rVert_2` before clipping. On a GPU it is an array without axes, so that the
+        host need not wait for it; ``float(norm)`` does.
 
     Raises
     ------
@@ -54,6 +57,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return 0.0
+    if backend_name(gradients[0].data) != "numpy":
+        return _clip_without_waiting(gradients, max_norm)
     with numpy.errstate(over="ignore", invalid="ignore"):  # an infinite norm is returned, not warned of
         flat = [g.data.reshape(-1) for g in gradients]
         norm = math.sqrt(sum(module_of(g).dot(g, g) for g in flat))
@@ -61,4 +66,13 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
         for g in gradients:
             g.data *= max_norm / norm
             g.mark_changed()
+    return norm
+
+
+def _clip_without_waiting(gradients: list[Tensor], max_norm: float) -> Any:
+    """Clip all as one array: a GPU wants few operations on much."""
+    flat = flatten(gradients)
+    with running(module_of(flat)):
+        norm = xp.sqrt(xp.dot(flat, flat))
+        flat *= xp.where((norm > max_norm) & (norm < math.inf), max_norm / norm, 1)
     return norm

@@ -16,6 +16,8 @@ from typing import Any
 import numpy
 
 from ..backend import backend_name, module_of, move, running, to_numpy, xp
+from ..kernels.cuda.device import runs_kernels
+from ..kernels.cuda.optimizer import adam
 from ..nn.module import Module, ModuleList, fitting
 from ..tensor import Tensor
 
@@ -34,10 +36,10 @@ class Optimizer:
     Attributes
     ----------
     lr : float
-        Learning rate of the groups that have none of their own. Set it before each step to follow a
-        schedule.
+        Learning rate. Set it before each step to follow a schedule.
     groups : list of dict
-        ``"params"`` and the hyperparameters of each group; values may be changed between steps.
+        ``"params"`` and the hyperparameters of each group; values may be changed between steps. A group
+        with an ``"lr_scale"`` learns at so many times ``lr``.
     """
 
     slots: tuple[str, ...]  # names of the moments
@@ -60,11 +62,11 @@ class Optimizer:
         for group in given:
             if not isinstance(group, dict) or "params" not in group:
                 raise TypeError(f"{name}: a group is a dict with 'params', not {type(group).__name__}")
-            if unknown := group.keys() - {"params", "lr", *defaults}:
+            if unknown := group.keys() - {"params", "lr_scale", *defaults}:
                 raise ValueError(
-                    f"{name}: unknown {min(unknown)!r} in a group; known: lr, {', '.join(defaults)}"
+                    f"{name}: unknown {min(unknown)!r} in a group; known: lr_scale, {', '.join(defaults)}"
                 )
-            group = {**defaults, **group, "params": list(group["params"])}
+            group = {"lr_scale": 1.0, **defaults, **group, "params": list(group["params"])}
             for p in group["params"]:
                 if not isinstance(p, Tensor) or p.node is not None:
                     raise TypeError(f"{name}: parameters are leaf Tensors, not {type(p).__name__}")
@@ -115,7 +117,7 @@ class Optimizer:
                 name = type(self).__name__
                 raise ValueError(f"{name}: gradient of shape {p.grad.shape} for a parameter of {p.shape}")
         for buffer in self._buffers:
-            lr = float(buffer.group.get("lr", self.lr))
+            lr = self.lr * buffer.group["lr_scale"]
             with running(module_of(buffer.data)):
                 for t, entries, gradient in buffer.pieces():
                     moments = [slot[entries] for slot in buffer.slots]
@@ -185,7 +187,7 @@ class Optimizer:
 
 
 def _check(name: str, values: dict[str, Any]) -> None:
-    for key in ("lr", "momentum", "weight_decay", "eps"):
+    for key in ("lr", "lr_scale", "momentum", "weight_decay", "eps"):
         if key in values and not values[key] >= 0:
             raise ValueError(f"{name}: {key} must be at least 0, not {values[key]}")
     if not all(0 <= beta < 1 for beta in values.get("betas", ())):
@@ -399,6 +401,9 @@ class Adam(Optimizer):
     def _update(
         self, p: Any, g: Any, moments: Any, t: int, lr: float, group: dict[str, Any], work: Any, spare: Any
     ) -> None:
+        if runs_kernels(xp.module):
+            adam(p, g, *moments, t, lr, group, l2=group["weight_decay"], decay=0.0)
+            return
         if group["weight_decay"]:
             g = xp.add(xp.multiply(p, group["weight_decay"], out=work), g, out=spare)
         self._adapt(p, g, moments, t, lr, group, work)
@@ -469,6 +474,9 @@ class AdamW(Adam):
     def _update(
         self, p: Any, g: Any, moments: Any, t: int, lr: float, group: dict[str, Any], work: Any, spare: Any
     ) -> None:
+        if runs_kernels(xp.module):
+            adam(p, g, *moments, t, lr, group, l2=0.0, decay=group["weight_decay"])
+            return
         p *= 1 - lr * group["weight_decay"]
         self._adapt(p, g, moments, t, lr, group, work)
 
@@ -501,9 +509,7 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def layerwise_groups(
-    model: Module, lr: float, decay: float, weight_decay: float = 0.01
-) -> list[dict[str, Any]]:
+def layerwise_groups(model: Module, decay: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
     r"""Let lower layers learn more slowly than higher ones, for fine-tuning: what they know is more general.
 
     .. math:: \eta_\ell = \eta\, \xi^{L + 1 - \ell}
@@ -516,8 +522,6 @@ def layerwise_groups(
     ----------
     model : Module
         For example a BERT with a head.
-    lr : float
-        :math:`\eta`, for the head.
     decay : float
         :math:`\xi`, above 0 and at most 1.
     weight_decay : float
@@ -526,8 +530,8 @@ def layerwise_groups(
     Returns
     -------
     list of dict
-        Groups for an optimizer, lowest level first; every parameter is in exactly one. Each has its own
-        ``"lr"``, which the optimizer's does not change: to follow a schedule, set those of its ``groups``.
+        Groups for an optimizer, lowest level first; every parameter is in exactly one. Their ``"lr_scale"``
+        is :math:`\eta_\ell / \eta`, with the optimizer's ``lr`` for :math:`\eta`: all follow its schedule.
 
     Raises
     ------
@@ -543,9 +547,9 @@ def layerwise_groups(
     --------
     >>> from tinytransformer.models import BERTConfig, BERTForSequenceClassification
     >>> config = BERTConfig(vocab_size=11, d_model=12, num_layers=2, num_heads=3, d_ff=24)
-    >>> groups = layerwise_groups(BERTForSequenceClassification(config), lr=8e-5, decay=0.5)
-    >>> [group["lr"] for group in groups[::2]]
-    [1e-05, 2e-05, 4e-05, 8e-05]
+    >>> groups = layerwise_groups(BERTForSequenceClassification(config), decay=0.5)
+    >>> [group["lr_scale"] for group in groups[::2]]
+    [0.125, 0.25, 0.5, 1.0]
     """
     if not 0 < decay <= 1:
         raise ValueError(f"layerwise_groups: decay must be above 0 and at most 1, not {decay}")
@@ -563,7 +567,7 @@ def layerwise_groups(
         rest = top if id(p) in level_in_stack else rest
         levels[level].append(p)
     return [
-        {"params": part, "lr": lr * decay ** (top - level), "weight_decay": rate}
+        {"params": part, "lr_scale": decay ** (top - level), "weight_decay": rate}
         for level, parameters in enumerate(levels)
         for rate, part in (
             (weight_decay, [p for p in parameters if p.ndim >= 2]),

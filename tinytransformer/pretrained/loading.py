@@ -11,24 +11,14 @@ from typing import Any
 
 import numpy
 
+from ..models import blank
 from ..nn import Module
+from ..text import Tokenizer
 from .folder import PretrainedError, find, line, read_config, read_tensors, write_folder
 from .keys import ARCHITECTURES, REQUIRED, Architecture
+from .tokenizer_files import save_pretrained_tokenizer, tokenizer_files
 
 __all__ = ["load_pretrained", "save_pretrained"]
-
-
-class _Zeros(numpy.random.Generator):
-    """Gives zeros as initial values: the file's come in their place, and drawing takes seconds."""
-
-    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
-        return numpy.zeros(size)
-
-    def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
-        return numpy.zeros(size)
-
-    def standard_normal(self, size: Any = None, dtype: Any = numpy.float64, out: Any = None) -> Any:
-        return numpy.zeros(size, dtype)
 
 
 def load_pretrained(
@@ -100,20 +90,19 @@ def load_pretrained(
         raise PretrainedError(
             f"{str(path)!r} holds a {cls.__name__}: read it with {cls.__name__}.from_pretrained"
         )
-    entries = sum(array.size for array in tensors.values())
-    if architecture.about(config) > 4 * entries + 1_000_000:  # before memory is asked for
-        raise PretrainedError(
-            f"{str(path)!r} holds {entries:,} numbers, and its config.json describes a model of "
-            f"{architecture.about(config):,}"
-        )
     if dtype is None:
         is_double = all(array.dtype == numpy.float64 for array in tensors.values())
         dtype = numpy.float64 if is_double else numpy.float32
     rng = numpy.random.default_rng() if rng is None else rng
-    model = architecture.build(cls, config, _Zeros(rng.bit_generator), dtype, list(tensors))
-    for module in model.modules():
-        if isinstance(getattr(module, "rng", None), _Zeros):
-            module.rng = rng
+    entries = (
+        2 * sum(array.size for array in tensors.values()) + 500_000
+    )  # some may be missing: they are named
+    try:
+        model = blank(
+            lambda zeros: architecture.build(cls, config, zeros, dtype, list(tensors)), entries, rng
+        )
+    except ValueError as error:
+        raise PretrainedError(f"the config.json of {str(path)!r} does not fit its tensors: {error}") from None
     model.load_state_dict(_state(architecture, model, tensors, f"{str(path)!r}"))
     return model.eval()
 
@@ -219,7 +208,12 @@ def _is_buffer(architecture: Architecture, key: str) -> bool:
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in architecture.buffers)
 
 
-def save_pretrained(model: Any, folder: str | os.PathLike[str]) -> None:
+def save_pretrained(
+    model: Any,
+    folder: str | os.PathLike[str],
+    tokenizer: Tokenizer | None = None,
+    max_shard_size: int | str = "5GB",
+) -> None:
     """Write a folder that ``transformers`` reads: ``config.json`` and ``model.safetensors``.
 
     Parameters
@@ -228,11 +222,17 @@ def save_pretrained(model: Any, folder: str | os.PathLike[str]) -> None:
         A model of `tinytransformer.models` that a file can be of.
     folder : path
         Made if missing.
+    tokenizer : Tokenizer, optional
+        Written too, by `save_pretrained_tokenizer`.
+    max_shard_size : int or str
+        The most bytes of a file, as a number or as ``"5GB"``: a larger model is divided into several.
 
     Raises
     ------
     PretrainedError
-        If no file has a place for such a model.
+        If no file has a place for such a model or tokenizer; then nothing is written.
+    ValueError
+        If ``max_shard_size`` is no size.
     OSError
         If a file cannot be written.
 
@@ -249,7 +249,11 @@ def save_pretrained(model: Any, folder: str | os.PathLike[str]) -> None:
     tensors = as_in_a_file(architecture, model.state_dict())
     if type(model) is architecture.family and architecture.inner:  # the model without a head
         tensors = {key.removeprefix(architecture.prefix): array for key, array in tensors.items()}
-    write_folder(folder, config, tensors)
+    if tokenizer is not None:
+        tokenizer_files(tokenizer)  # may refuse it
+    write_folder(folder, config, tensors, max_shard_size)
+    if tokenizer is not None:
+        save_pretrained_tokenizer(tokenizer, folder)
 
 
 def as_in_a_file(architecture: Architecture, state: Mapping[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:

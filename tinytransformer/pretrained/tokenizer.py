@@ -6,9 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..text import GPT2Tokenizer, Tokenizer, TokenizerError, WordPieceTokenizer
+from ..text import (
+    BPETokenizer,
+    ByteTokenizer,
+    GPT2Tokenizer,
+    Tokenizer,
+    TokenizerError,
+    WordPieceTokenizer,
+)
+from ..text.gpt2 import SIGNS
 from .folder import PretrainedError, find, line, read_json
 from .gguf import read_header
+from .tokenizer_files import KIND
 
 __all__ = ["load_pretrained_tokenizer"]
 
@@ -43,11 +52,13 @@ def load_pretrained_tokenizer(path_or_name: str | os.PathLike[str]) -> Tokenizer
     try:
         if path.suffix == ".gguf":
             return _of_gguf(path)
+        settings = path / "tokenizer_config.json"
+        about = read_json(settings) if settings.is_file() else {}
         if (path / "tokenizer.json").is_file():
-            return _of_json(read_json(path / "tokenizer.json"))
+            fields = read_json(path / "tokenizer.json")
+            return _of_ours(fields) if KIND in about else _of_json(fields)
         if (path / "vocab.txt").is_file():
-            settings = path / "tokenizer_config.json"
-            lowercase = read_json(settings).get("do_lower_case", True) if settings.is_file() else True
+            lowercase = about.get("do_lower_case", True)
             return WordPieceTokenizer.from_vocab_file(path / "vocab.txt", lowercase is not False)
         if (path / "vocab.json").is_file():
             return _of_vocabulary_and_merges(path)
@@ -86,6 +97,20 @@ def _of_vocabulary_and_merges(path: Path) -> Tokenizer:
     merges = [text for text in lines if text and not text.startswith("#version")]
     vocabulary = _in_order(read_json(path / "vocab.json"))
     return GPT2Tokenizer(vocabulary, merges, [t for t in ("<|endoftext|>",) if t in vocabulary])
+
+
+def _of_ours(fields: dict[str, Any]) -> Tokenizer:
+    """Read what `save_pretrained_tokenizer` made of a `BPETokenizer` or `ByteTokenizer`, and nothing else."""
+    try:
+        ids = {token: i for i, token in enumerate(SIGNS)}
+        merges = []
+        for left, right in fields["model"]["merges"]:
+            merges.append((ids[left], ids[right]))
+            ids[left + right] = len(ids)
+        made = BPETokenizer(merges, [token["content"] for token in fields["added_tokens"]])
+    except (KeyError, TypeError, ValueError):
+        raise _UnknownError("its merges are damaged") from None
+    return made if made.vocab_size > len(SIGNS) else ByteTokenizer()
 
 
 def _of_json(fields: dict[str, Any]) -> Tokenizer:

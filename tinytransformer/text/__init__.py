@@ -8,6 +8,8 @@ from tinytransformer.text.corpora import (
     read_text,
     stdlib_docstrings,
     stdlib_documentation,
+    stdlib_modules,
+    stdlib_topics,
 )
 from tinytransformer.text.gpt2 import GPT2Tokenizer
 from tinytransformer.text.objectives import (
@@ -53,6 +55,8 @@ __all__ = [
     "split",
     "stdlib_docstrings",
     "stdlib_documentation",
+    "stdlib_modules",
+    "stdlib_topics",
     "tokenizer_from_dict",
     "windows",
 ]

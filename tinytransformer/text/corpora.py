@@ -126,6 +126,22 @@ def stdlib_documentation() -> str:
     >>> "assert" in stdlib_documentation()
     True
     """
+    return "\n\n".join(stdlib_topics())
+
+
+def stdlib_topics() -> list[str]:
+    """Return the topics of `stdlib_documentation`, one by one.
+
+    Raises
+    ------
+    TextError
+        If this Python comes without the topics.
+
+    Examples
+    --------
+    >>> len(stdlib_topics()) > 50
+    True
+    """
     try:
         from pydoc_data.topics import topics
     except ImportError:
@@ -133,7 +149,7 @@ def stdlib_documentation() -> str:
             "this Python has no pydoc_data.topics, so its documentation cannot be the text; "
             "give a UTF-8 text file instead"
         ) from None
-    return "\n\n".join(topics[name] for name in sorted(topics))
+    return [topics[name] for name in sorted(topics)]
 
 
 def stdlib_docstrings() -> list[str]:
@@ -157,18 +173,46 @@ def stdlib_docstrings() -> list[str]:
     >>> any(docstring.startswith("Return ") for docstring in stdlib_docstrings())
     True
     """
-    root = Path(sysconfig.get_path("stdlib"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings: dict[str, None] = {}  # a dict keeps the order and each key once
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library's own sources may warn, about escapes for one
-        for source in _stdlib_sources(root):
-            for node in ast.walk(ast.parse(source.read_bytes(), filename=str(source))):
-                if isinstance(node, documented) and (docstring := ast.get_docstring(node)):
-                    docstrings[docstring] = None
-    if not docstrings:
-        raise TextError(f"no sources of the standard library under {root}; give a UTF-8 text file instead")
+    for _, module in stdlib_modules():
+        for node in ast.walk(module):
+            if isinstance(node, documented) and (docstring := ast.get_docstring(node)):
+                docstrings[docstring] = None
     return list(docstrings)
+
+
+def stdlib_modules() -> Iterator[tuple[str, ast.Module]]:
+    """Source files of the standard library, parsed, without its tests.
+
+    Yields
+    ------
+    path : str
+        Below the library's folder, with ``/`` between its parts: the first names the package.
+    module : ast.Module
+        What the file says; it is never executed.
+
+    Raises
+    ------
+    TextError
+        If this Python comes without the sources of its standard library.
+
+    Examples
+    --------
+    >>> path, module = next(stdlib_modules())
+    >>> path
+    '__future__.py'
+    """
+    root = Path(sysconfig.get_path("stdlib"))
+    found = False
+    for source in _stdlib_sources(root):
+        found = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library's own sources may warn, about escapes for one
+            module = ast.parse(source.read_bytes(), filename=str(source))
+        yield source.relative_to(root).as_posix(), module
+    if not found:
+        raise TextError(f"no sources of the standard library under {root}; give a UTF-8 text file instead")
 
 
 def _stdlib_sources(root: Path) -> Iterator[Path]:

@@ -7,19 +7,23 @@ from .checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from .evaluation import Score, evaluate, ngram_scores
+from .evaluation import Score, evaluate, evaluating, ngram_scores
 from .log import Log
+from .task import Batch, Task
 from .trainer import NonFiniteError, Trainer, TrainingSettings, first_non_finite, steps_within
 
 __all__ = [
+    "Batch",
     "Checkpoint",
     "CheckpointError",
     "Log",
     "NonFiniteError",
     "Score",
+    "Task",
     "Trainer",
     "TrainingSettings",
     "evaluate",
+    "evaluating",
     "first_non_finite",
     "latest_checkpoint",
     "load_checkpoint",

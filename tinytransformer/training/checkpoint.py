@@ -11,14 +11,46 @@ from typing import Any
 
 import numpy
 
-from ..models import GPT, GPTConfig
+from ..models import (
+    BERT,
+    GPT,
+    T5,
+    BERTConfig,
+    BERTForMaskedLM,
+    BERTForNextSentence,
+    BERTForPretraining,
+    BERTForQuestionAnswering,
+    BERTForSequenceClassification,
+    BERTForTokenClassification,
+    GPTConfig,
+    T5Config,
+    Transformer,
+    TransformerConfig,
+    blank,
+)
 from ..text import Tokenizer, tokenizer_from_dict
 
 __all__ = ["Checkpoint", "CheckpointError", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = "tinytransformer checkpoint"
 VERSION = 1
-ARCHITECTURES: dict[str, tuple[type, type]] = {"GPT": (GPT, GPTConfig)}
+MODELS: dict[type, tuple[type, ...]] = {  # of each kind of configuration
+    GPTConfig: (GPT,),
+    BERTConfig: (
+        BERT,
+        BERTForMaskedLM,
+        BERTForNextSentence,
+        BERTForPretraining,
+        BERTForQuestionAnswering,
+        BERTForSequenceClassification,
+        BERTForTokenClassification,
+    ),
+    T5Config: (T5,),
+    TransformerConfig: (Transformer,),
+}
+ARCHITECTURES: dict[str, tuple[Any, Any]] = {
+    model.__name__: (model, config) for config, models in MODELS.items() for model in models
+}
 
 
 class CheckpointError(ValueError):
@@ -33,8 +65,8 @@ class Checkpoint:
     ----------
     path : pathlib.Path
         The folder.
-    model : GPT
-        The model, with its weights.
+    model : Module
+        A model of `tinytransformer.models`, with its weights.
     tokenizer : Tokenizer
         Made the token ids the model knows.
     state : dict
@@ -78,7 +110,7 @@ def save_checkpoint(
     step : int
         Steps taken so far.
     model, tokenizer
-        What is saved; the model is a `GPT`.
+        What is saved; the model is one of `tinytransformer.models`, and its vocabularies are the tokenizer's.
     optimizer_state : dict
         Arrays and numbers by name.
     state : dict
@@ -192,15 +224,15 @@ def latest_checkpoint(path: str | os.PathLike[str]) -> Path:
     raise CheckpointError(f"cannot load a checkpoint from {str(path)!r}: {what}")
 
 
-def load_checkpoint(path: str | os.PathLike[str], architecture: str | None = None) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str], *architectures: str) -> Checkpoint:
     """Read a checkpoint and build its model; nothing in it is executed.
 
     Parameters
     ----------
     path : path
         A checkpoint, or the folder of a run, of which the newest is taken.
-    architecture : str, optional
-        Refuse any other.
+    *architectures : str
+        Names of the models that will do; without any, all.
 
     Returns
     -------
@@ -228,8 +260,8 @@ def load_checkpoint(path: str | os.PathLike[str], architecture: str | None = Non
     name = state["model"]
     if name not in ARCHITECTURES:
         raise CheckpointError(f"{where}: architecture {name!r} is none of {sorted(ARCHITECTURES)}")
-    if architecture is not None and name != architecture:
-        raise CheckpointError(f"{where}: it holds a {name}, and a {architecture} is needed")
+    if architectures and name not in architectures:
+        raise CheckpointError(f"{where}: it holds a {name}, and a {' or '.join(architectures)} is needed")
     model_class, config_class = ARCHITECTURES[name]
     weights = _read_arrays(folder / "model.safetensors")
     try:
@@ -237,24 +269,35 @@ def load_checkpoint(path: str | os.PathLike[str], architecture: str | None = Non
         tokenizer = tokenizer_from_dict(state["tokenizer"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{where}: {_line(error)}") from None
-    if tokenizer.vocab_size != config.vocab_size:
-        raise CheckpointError(
-            f"{where}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}"
-        )
-    numbers = sum(array.size for array in weights.values())
-    if numbers != config.num_parameters:  # before memory is asked for
-        raise CheckpointError(
-            f"{where}: it has {numbers:,} weights, and its configuration means {config.num_parameters:,}"
-        )
+    for field in ("vocab_size", "source_vocab_size", "target_vocab_size"):
+        if (size := getattr(config, field, tokenizer.vocab_size)) != tokenizer.vocab_size:
+            raise CheckpointError(f"{where}: the tokenizer has {tokenizer.vocab_size} ids, the model {size}")
     dtypes = sorted({str(array.dtype) for array in weights.values()})
     if dtypes not in (["float32"], ["float64"]):
         raise CheckpointError(f"{where}: the weights are {' and '.join(dtypes)}, not float32 or float64")
+    numbers = sum(array.size for array in weights.values())
     try:
-        model = model_class(config, numpy.random.default_rng(0), dtype=dtypes[0])
+        model = blank(
+            lambda rng: _model(model_class, config, rng, dtypes[0], weights),
+            numbers,
+            numpy.random.default_rng(0),
+        )
+        if model.num_parameters() != numbers:
+            raise ValueError(
+                f"it has {numbers:,} weights, and its configuration means {model.num_parameters():,}"
+            )
         model.load_state_dict(weights)
-    except (ValueError, MemoryError) as error:
+    except (ValueError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"{where}: {_line(error)}") from None
     return Checkpoint(folder, model, tokenizer, state)
+
+
+def _model(model_class: Any, config: Any, rng: Any, dtype: str, weights: dict[str, Any]) -> Any:
+    """Make a model; the encoder of a BERT with the pooler, if it was saved with one."""
+    if not isinstance(config, BERTConfig):
+        return model_class(config, rng, dtype)
+    encoder = BERT(config, rng, dtype, pooler=any(name.endswith("pooler.weight") for name in weights))
+    return encoder if model_class is BERT else model_class(config, encoder=encoder)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

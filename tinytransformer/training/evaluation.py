@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -14,7 +16,7 @@ from ..models import NGram
 from ..text import windows
 from ..text.tokenizers import progress_bar
 
-__all__ = ["Score", "evaluate", "ngram_scores"]
+__all__ = ["Score", "evaluate", "evaluating", "ngram_scores"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,29 @@ class Score:
         return self.nats / self.characters / math.log(2) if self.characters else math.inf
 
 
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Run a model without dropout and without a graph; its mode comes back.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> dropout = tt.nn.Dropout(0.5)
+    >>> with evaluating(dropout):
+    ...     dropout(tt.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    >>> dropout.training
+    True
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 def evaluate(
     model: Any,
     tokens: Any,
@@ -105,18 +130,13 @@ def evaluate(
     """
     tokens = tokens[:limit]
     context = model.config.context_length
-    was_training = model.training
-    model.eval()
     nats, count = 0.0, 0
-    try:
-        with no_grad(), progress_bar(progress, len(tokens) - 1, "evaluating", "token") as advance:
-            for inputs, targets in windows(tokens, batch_size, context, stride):
-                nats += float(cross_entropy(model(inputs), targets, reduction="sum"))
-                new = int((targets >= 0).sum())
-                count += new
-                advance(new)
-    finally:
-        model.train(was_training)
+    with evaluating(model), progress_bar(progress, len(tokens) - 1, "evaluating", "token") as advance:
+        for inputs, targets in windows(tokens, batch_size, context, stride):
+            nats += float(cross_entropy(model(inputs), targets, reduction="sum"))
+            new = int((targets >= 0).sum())
+            count += new
+            advance(new)
     return Score(nats, count, int(numpy.asarray(characters)[tokens[1:]].sum()))
 
 

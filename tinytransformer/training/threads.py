@@ -12,7 +12,8 @@ from typing import Any
 import numpy
 
 from ..autograd import accumulate, grad
-from ..models import GPT
+from ..nn import Dropout
+from .task import Batch, Task
 
 __all__ = ["BatchThreads"]
 
@@ -28,24 +29,30 @@ class BatchThreads:
 
     Parameters
     ----------
-    model : GPT
+    model : Module
+    task : Task
+        Its ``count`` says how much each part of a batch weighs.
     threads : int
         With 1, or on a model with dropout, whose parts would draw from one generator in no fixed order, the
         batch stays whole.
 
     Examples
     --------
-    >>> from tinytransformer.models import GPTConfig
+    >>> from tinytransformer.models import GPT, GPTConfig
+    >>> from tinytransformer.tasks import LanguageModelling
+    >>> tokens = numpy.arange(60) % 11
+    >>> task = LanguageModelling(tokens[:40], tokens[40:], batch_size=4, context=5)
     >>> model = GPT(GPTConfig(vocab_size=11, context_length=5, d_model=8, num_heads=2))
-    >>> ids = numpy.arange(24).reshape(4, 6) % 11
-    >>> loss = BatchThreads(model, threads=2).add(ids[:, :-1], ids[:, 1:])
+    >>> loss = BatchThreads(model, task, threads=2).add(task.batch(0))
     >>> model.norm.weight.grad.shape
     (8,)
     """
 
-    def __init__(self, model: GPT, threads: int):
+    def __init__(self, model: Any, task: Task, threads: int):
         self.model = model
-        self.threads = 1 if model.config.dropout else threads
+        self.task = task
+        draws = any(isinstance(module, Dropout) and module.p for module in model.modules())
+        self.threads = 1 if draws else threads
         self.pool = ThreadPoolExecutor(self.threads)  # its threads start when they are first needed
 
     @contextmanager
@@ -64,35 +71,43 @@ class BatchThreads:
         finally:
             sys.setswitchinterval(interval)
 
-    def add(self, inputs: Any, targets: Any, scale: float = 1.0) -> float:
+    def add(self, batch: Batch, scale: float = 1.0) -> float:
         """Add the gradient of ``scale`` times the mean loss to each parameter's ``grad``.
 
         Parameters
         ----------
-        inputs, targets : integer arrays, shape (batch, T)
+        batch : tuple of array
+            As `Task.batch` gives it.
         scale : float
-            For example one over the number of batches that are added up.
+            The part of all batches that are added up which this one is.
 
         Returns
         -------
         float
-            ``scale`` times the mean loss, in nats per token.
+            ``scale`` times the mean loss, in nats.
         """
-        if self.threads == 1 or len(inputs) == 1:
-            loss = self.model.loss(inputs, targets) * scale
+        sequences = len(batch[0])
+        if self.threads == 1 or sequences == 1:
+            loss = self.task.loss(self.model, *batch) * scale
             loss.backward()
             return loss.item()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
+        rows = numpy.array_split(numpy.arange(sequences), min(self.threads, sequences))
+        parts = [tuple(array[r] for array in batch) for r in rows]
+        counts = [self.task.count(*part) for part in parts]
 
-        def part(rows: Any) -> tuple[float, Any]:
-            share = scale * len(rows) / len(inputs)
-            loss = self.model.loss(inputs[rows], targets[rows]) * share
+        def gradient_of(part: Batch, share: float) -> tuple[float, Any]:
+            loss = self.task.loss(self.model, *part) * share
             return loss.item(), grad(loss, parameters)
 
         total = 0.0
-        parts = numpy.array_split(numpy.arange(len(inputs)), min(self.threads, len(inputs)))
         # NumPy's error handling is part of the context: each thread takes it over
-        for done in [self.pool.submit(contextvars.copy_context().run, part, rows) for rows in parts]:
+        working = [
+            self.pool.submit(contextvars.copy_context().run, gradient_of, part, scale * count / sum(counts))
+            for part, count in zip(parts, counts, strict=True)
+            if count  # a mean over nothing is no part of the whole
+        ]
+        for done in working:
             part_loss, gradients = done.result()
             total += part_loss
             for p, g in zip(parameters, gradients, strict=True):

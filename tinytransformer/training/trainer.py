@@ -17,13 +17,12 @@ import numpy
 
 from ..autograd import no_grad, raw
 from ..backend import to_numpy
-from ..models import GPT
 from ..nn import Module
-from ..optim import AdamW, Constant, WarmupCosine, WarmupLinear, clip_grad_norm, decay_groups
-from ..text import Batches, Tokenizer
+from ..optim import AdamW, Constant, Optimizer, WarmupCosine, WarmupLinear, clip_grad_norm, decay_groups
+from ..text import Tokenizer
 from .checkpoint import Checkpoint, CheckpointError, checkpoints_in, save_checkpoint
-from .evaluation import evaluate
 from .log import Log
+from .task import Batch, Task
 from .threads import BatchThreads
 
 __all__ = ["NonFiniteError", "Trainer", "TrainingSettings", "first_non_finite", "steps_within"]
@@ -37,14 +36,12 @@ class NonFiniteError(ArithmeticError):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """How to train, apart from the model and the data.
+    """How to train, apart from the model and its task.
 
     Parameters
     ----------
     steps : int
         Optimizer steps of the whole run; the schedule is stretched to them.
-    batch_size : int
-        Sequences in a batch.
     learning_rate : float
         At the end of the warm-up.
     final_learning_rate : float
@@ -63,12 +60,8 @@ class TrainingSettings:
         Batches whose gradients are added up before one step.
     threads : int
         Threads that share a batch, each with some of its sequences; with 1 BLAS uses its own.
-    seed : int
-        Of the data order.
     evaluate_every, checkpoint_every : int
         Steps from one to the next.
-    evaluate_tokens : int
-        Validation tokens looked at during training, at least 2, from all over the split.
 
     Raises
     ------
@@ -82,7 +75,6 @@ class TrainingSettings:
     """
 
     steps: int = 1000
-    batch_size: int = 8
     learning_rate: float = 4e-3
     final_learning_rate: float = 0.0
     warmup: int = 100
@@ -93,28 +85,15 @@ class TrainingSettings:
     clip: float = 1.0
     accumulate: int = 1
     threads: int = 1
-    seed: int = 0
     evaluate_every: int = 500
     checkpoint_every: int = 500
-    evaluate_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "accumulate",
-            "threads",
-            "evaluate_every",
-            "checkpoint_every",
-            "evaluate_tokens",
-        ):
+        for name in ("steps", "accumulate", "threads", "evaluate_every", "checkpoint_every"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
-        if self.evaluate_tokens < 2:
-            raise ValueError("evaluate_tokens must be at least 2: the first token is not guessed")
-        for name in ("warmup", "seed"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 0:
-                raise ValueError(f"{name} must be an integer of at least 0, not {getattr(self, name)!r}")
+        if type(self.warmup) is not int or self.warmup < 0:
+            raise ValueError(f"warmup must be an integer of at least 0, not {self.warmup!r}")
         for name in ("learning_rate", "clip"):
             if not _real(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be a positive number, not {getattr(self, name)!r}")
@@ -140,16 +119,18 @@ def _real(value: Any) -> bool:
 
 
 class Trainer:
-    """Train a GPT on tokens, with a log, evaluations and checkpoints, so that it can stop and go on.
+    """Train a model on a task, with a log, evaluations and checkpoints, so that it can stop and go on.
 
     A run that goes on from a checkpoint takes the same steps, bit for bit, as one that never stopped: the
-    batches depend on seed and step alone, and the checkpoint holds weights, moments and random generator.
+    batches of a task depend on its seed and the step alone, and the checkpoint holds weights, moments and
+    random generator.
 
     Parameters
     ----------
-    model : GPT
-    train_tokens, validation_tokens : integer arrays, 1-D
-        The split; they may be mapped from a file.
+    model : Module
+        A model of `tinytransformer.models`.
+    task : Task
+        The batches, and what is small when the model does well.
     settings : TrainingSettings
     tokenizer : Tokenizer
         Saved with the model.
@@ -159,6 +140,9 @@ class Trainer:
         Facts about the data to keep in each checkpoint.
     log_name : str
         Name of the log in the folder; its ending chooses JSON lines or CSV.
+    optimizer : Optimizer, optional
+        What takes the steps, at the learning rate that the settings have for each; by default AdamW on all
+        parameters, with the decay of the settings for the matrices alone.
 
     Attributes
     ----------
@@ -168,11 +152,12 @@ class Trainer:
     Examples
     --------
     >>> from tinytransformer.models import GPT, GPTConfig
+    >>> from tinytransformer.tasks import LanguageModelling
     >>> from tinytransformer.text import ByteTokenizer
     >>> tokens = numpy.tile(ByteTokenizer().encode("to be or not "), 20)
+    >>> task = LanguageModelling(tokens[:200], tokens[200:], batch_size=2, context=8)
     >>> model = GPT(GPTConfig(vocab_size=256, context_length=8, d_model=8, num_heads=2))
-    >>> settings = TrainingSettings(steps=3, warmup=0, batch_size=2)
-    >>> trainer = Trainer(model, tokens[:200], tokens[200:], settings, ByteTokenizer())
+    >>> trainer = Trainer(model, task, TrainingSettings(steps=3, warmup=0), ByteTokenizer())
     >>> trainer.run(progress=False)
     >>> trainer.step
     3
@@ -180,28 +165,27 @@ class Trainer:
 
     def __init__(
         self,
-        model: GPT,
-        train_tokens: Any,
-        validation_tokens: Any,
+        model: Any,
+        task: Task,
         settings: TrainingSettings,
         tokenizer: Tokenizer,
         folder: str | os.PathLike[str] | None = None,
         data: dict[str, Any] | None = None,
         log_name: str = "log.jsonl",
+        optimizer: Optimizer | None = None,
     ):
         self.model = model
+        self.task = task
         self.settings = settings
         self.tokenizer = tokenizer
         self.folder = None if folder is None else Path(folder)
         self.data = data or {}
-        self.validation_tokens = validation_tokens
-        self.batches = Batches(train_tokens, settings.batch_size, model.config.context_length, settings.seed)
-        self.optimizer = AdamW(
+        self.optimizer = optimizer or AdamW(
             decay_groups(model, settings.weight_decay),
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
         )
-        self.gradients = BatchThreads(model, settings.threads)
+        self.gradients = BatchThreads(model, task, settings.threads)
         self.learning_rate = settings.learning_rates()
         self.log = None if self.folder is None else Log(self.folder / log_name)
         self.step = 0
@@ -285,15 +269,17 @@ class Trainer:
         self.optimizer.zero_grad()
         loss = 0.0
         with numpy.errstate(all="ignore"):  # what is not finite is found here, and told with its layer
-            for part in range(settings.accumulate):
-                inputs, targets = self.batches(self.step * settings.accumulate + part)
+            first = self.step * settings.accumulate
+            batches = [self.task.batch(first + part) for part in range(settings.accumulate)]
+            counts = [self.task.count(*batch) for batch in batches]
+            for batch, count in zip(batches, counts, strict=True):
                 drawn = self.model.rng.bit_generator.state
-                loss += self.gradients.add(inputs, targets, 1 / settings.accumulate)
+                loss += self.gradients.add(batch, count / sum(counts))
                 if not math.isfinite(loss):
-                    raise NonFiniteError(self._what_broke("the loss", self.step + 1, inputs, drawn))
+                    raise NonFiniteError(self._what_broke("the loss", self.step + 1, batch, drawn))
             norm = clip_grad_norm(self.model.parameters(), settings.clip)
             if not math.isfinite(norm):
-                raise NonFiniteError(self._what_broke("the gradient", self.step + 1, inputs, drawn))
+                raise NonFiniteError(self._what_broke("the gradient", self.step + 1, batch, drawn))
         self.optimizer.lr = self.learning_rate(self.step)
         self.optimizer.step()
         self.step += 1
@@ -308,24 +294,21 @@ class Trainer:
     @property
     def tokens_per_step(self) -> int:
         """Tokens that one optimizer step looks at."""
-        return self.settings.batch_size * self.settings.accumulate * self.model.config.context_length
+        return self.settings.accumulate * self.task.tokens_per_batch
 
     def validation_loss(self) -> float:
-        """Mean loss in nats per token on validation tokens from all over the split.
+        """Return the task's loss on held-out data, in nats.
 
         Raises
         ------
         NonFiniteError
             If it is NaN or infinite.
         """
-        counts = numpy.zeros(self.model.config.vocab_size, int)  # the characters do not matter here
-        pieces = _spread(self.validation_tokens, self.settings.evaluate_tokens)
         with numpy.errstate(all="ignore"):
-            scores = [evaluate(self.model, tokens, counts) for tokens in pieces]
-            loss = sum(score.nats for score in scores) / sum(score.tokens for score in scores)
+            loss = self.task.validation_loss(self.model)
             if not math.isfinite(loss):
-                inputs = pieces[0][None, : self.model.config.context_length]
-                raise NonFiniteError(self._what_broke("the validation loss", self.step, inputs))
+                place = first_non_finite(self.model, lambda: self.task.validation_loss(self.model))
+                raise NonFiniteError(_broken("the validation loss", self.step, place))
         return loss
 
     def save(self) -> Path | None:
@@ -377,31 +360,25 @@ class Trainer:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(f"cannot go on from {str(checkpoint.path)!r}: {reason}") from None
 
-    def _what_broke(self, what: str, step: int, inputs: Any, drawn: Any = None) -> str:
+    def _what_broke(self, what: str, step: int, batch: Batch, drawn: Any) -> str:
         """Say where; with the state that the random generator had, dropout is the same again."""
-        if drawn is not None:
-            self.model.rng.bit_generator.state = drawn
-        place = first_non_finite(self.model, inputs)
-        return f"{what} became NaN or infinite at step {step}, first in {place}{ADVICE}"
+        self.model.rng.bit_generator.state = drawn
+        place = first_non_finite(self.model, lambda: self.task.loss(self.model, *batch))
+        return _broken(what, step, place)
 
 
-def _spread(tokens: Any, number: int, most_pieces: int = 8) -> list[Any]:
-    """Return pieces of about so many tokens together, at even distances: a text is not alike all over."""
-    if number >= len(tokens):
-        return [tokens]
-    pieces = min(most_pieces, number // 2)  # a piece has a token to guess and one before it
-    length = number // pieces
-    starts = numpy.linspace(0, len(tokens) - length, pieces).astype(int)
-    return [tokens[start : start + length] for start in starts]
+def _broken(what: str, step: int, place: str) -> str:
+    return f"{what} became NaN or infinite at step {step}, first in {place}{ADVICE}"
 
 
-def first_non_finite(model: Module, inputs: Any) -> str:
-    """Name the first layer whose parameters or output are not finite for these inputs.
+def first_non_finite(model: Module, forward: Callable[[], Any]) -> str:
+    """Name the first layer whose parameters or output are not finite.
 
     Parameters
     ----------
     model : Module
-    inputs : integer array, shape (batch, T)
+    forward : callable
+        Runs the model.
 
     Returns
     -------
@@ -414,7 +391,7 @@ def first_non_finite(model: Module, inputs: Any) -> str:
     >>> from tinytransformer.models import GPT, GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=7, context_length=5, d_model=8, num_heads=2))
     >>> model.blocks[1].norm2.weight.data[3] = numpy.inf
-    >>> first_non_finite(model, numpy.zeros((2, 3), int))
+    >>> first_non_finite(model, lambda: model(numpy.zeros((2, 3), int)))
     'parameter blocks.1.norm2.weight'
     """
     for name, p in model.named_parameters():
@@ -422,10 +399,10 @@ def first_non_finite(model: Module, inputs: Any) -> str:
             return f"parameter {name}"
     returned: list[tuple[str, bool]] = []  # layers as they returned, inner ones first, and whether finite
 
-    def watching(name: str, forward: Callable) -> Callable:
+    def watching(name: str, layer_forward: Callable) -> Callable:
         def watched_forward(*args: Any, **kwargs: Any) -> Any:
-            y = forward(*args, **kwargs)
-            returned.append((name, _finite(y)))
+            y = layer_forward(*args, **kwargs)
+            returned.append((name, all(map(_finite, y if isinstance(y, tuple) else (y,)))))
             return y
 
         return watched_forward
@@ -436,22 +413,22 @@ def first_non_finite(model: Module, inputs: Any) -> str:
         for name, module in watched:
             module.forward = watching(name, module.forward)
         with no_grad(), numpy.errstate(all="ignore"):
-            model(inputs)
+            forward()
     finally:
-        for (_, module), forward in zip(watched, own, strict=True):
+        for (_, module), before in zip(watched, own, strict=True):
             del module.forward
-            if forward is not None:
-                module.forward = forward
+            if before is not None:
+                module.forward = before
     for name, finite in returned:
         if not finite:
             return f"layer {name or type(model).__name__}"
 
     last_return = {name: i for i, (name, _) in enumerate(returned)}
 
-    def place(name: str) -> int:  # of the innermost layer around a parameter
-        while name not in last_return:
+    def place(name: str) -> int:  # of the innermost layer around a parameter; the model itself may not run
+        while name and name not in last_return:
             name = name.rpartition(".")[0]
-        return last_return[name]
+        return last_return.get(name, len(returned))
 
     # the gradient came the other way: the parameter nearest to the loss broke first
     in_order = sorted(model.named_parameters(), key=lambda item: place(item[0]))
@@ -462,21 +439,19 @@ def first_non_finite(model: Module, inputs: Any) -> str:
 
 
 def _finite(value: Any) -> bool:
-    return bool(numpy.isfinite(to_numpy(raw(value))).all())
+    return value is None or bool(numpy.isfinite(to_numpy(raw(value))).all())
 
 
-def steps_within(
-    seconds: float, model: GPT, train_tokens: Any, settings: TrainingSettings, trials: int = 40
-) -> int:
+def steps_within(seconds: float, model: Any, task: Task, settings: TrainingSettings, trials: int = 40) -> int:
     """Count the steps that fit into a time budget, by timing a few whose results are thrown away.
 
     Parameters
     ----------
     seconds : float
         For training alone.
-    model : GPT
+    model : Module
         After the call parameters, gradients and random generator are as before.
-    train_tokens : integer array, 1-D
+    task : Task
     settings : TrainingSettings
     trials : int
         Steps to take; fewer if they would take an eighth of the budget. The median of the second half
@@ -490,21 +465,23 @@ def steps_within(
     Examples
     --------
     >>> from tinytransformer.models import GPT, GPTConfig
+    >>> from tinytransformer.tasks import LanguageModelling
     >>> model = GPT(GPTConfig(vocab_size=7, context_length=5, d_model=8, num_heads=2))
-    >>> steps_within(0.1, model, numpy.arange(40) % 7, TrainingSettings(batch_size=2)) >= 1
+    >>> tokens = numpy.arange(40) % 7
+    >>> task = LanguageModelling(tokens[:30], tokens[30:], batch_size=2, context=5)
+    >>> steps_within(0.1, model, task, TrainingSettings()) >= 1
     True
     """
-    batches = Batches(train_tokens, settings.batch_size, model.config.context_length, settings.seed)
     rng_state = model.rng.bit_generator.state
     gradients = [p.grad for p in model.parameters()]
     model.zero_grad()
     times: list[float] = []
-    threads = BatchThreads(model, settings.threads)
+    threads = BatchThreads(model, task, settings.threads)
     with threads.working():
         while len(times) < trials and sum(times) < seconds / 8:
             start = time.perf_counter()
             for _ in range(settings.accumulate):
-                threads.add(*batches(len(times)))
+                threads.add(task.batch(len(times)))
             clip_grad_norm(model.parameters(), settings.clip)
             times.append(time.perf_counter() - start)
             model.zero_grad()

@@ -1,0 +1,109 @@
+"""Encoders to fine-tune: a trained one that is given, or a small one from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from ..models import BERT, BERTConfig
+from ..models.bert import initialize
+from ..nn import Linear
+from ..text import WordPieceTokenizer
+
+__all__ = ["encoder_of", "hide_tokens", "small_encoder"]
+
+VOCABULARY = 4096  # of a new tokenizer
+
+
+def small_encoder(texts: Sequence[str], longest: int) -> tuple[WordPieceTokenizer, BERTConfig]:
+    """Train a tokenizer, and choose sizes with which an encoder learns something in two minutes.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Those to train on.
+    longest : int
+        Most tokens in a row.
+
+    Examples
+    --------
+    >>> tokenizer, config = small_encoder(["attention is all you need"], longest=16)
+    >>> config.vocab_size == tokenizer.vocab_size, config.max_positions
+    (True, 16)
+    """
+    tokenizer = WordPieceTokenizer.train("\n".join(texts), VOCABULARY)
+    config = BERTConfig(
+        tokenizer.vocab_size,
+        max_positions=longest,
+        d_model=128,
+        num_layers=2,
+        num_heads=4,
+        d_ff=256,
+        dropout=0.0,
+        pad_token_id=tokenizer.pad_id,
+    )
+    return tokenizer, config
+
+
+def hide_tokens(ids: Any, tokenizer: WordPieceTokenizer, rate: float, rng: numpy.random.Generator) -> Any:
+    """Put ``[MASK]`` in the place of some tokens: no single word may decide.
+
+    This does for a small model what dropout does, without random numbers in the layers, so that threads can
+    share a batch.
+
+    Parameters
+    ----------
+    ids : integer array, shape (batch, T)
+        Special tokens stay.
+    tokenizer : WordPieceTokenizer
+    rate : float
+        Probability of hiding a token.
+    rng : numpy.random.Generator
+
+    Examples
+    --------
+    >>> tokenizer = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat"])
+    >>> ids = numpy.array([[2, 5, 5, 5, 3]])
+    >>> hide_tokens(ids, tokenizer, 0.5, numpy.random.default_rng(0)).tolist()
+    [[2, 4, 4, 4, 3]]
+    """
+    hidden = (rng.random(ids.shape) < rate) & ~numpy.isin(ids, tokenizer.special_ids)
+    return numpy.where(hidden, tokenizer.mask_id, ids)
+
+
+def encoder_of(model: Any, pooler: bool, rng: numpy.random.Generator) -> BERT:
+    """Return the encoder of a BERT, whatever head it has, with or without what pools its output.
+
+    Parameters
+    ----------
+    model : BERT or one of its heads
+        Changed in place: a pooler that is missing is drawn anew, one that is not needed goes.
+    pooler : bool
+        Whether the new head looks at the pooled output.
+    rng : numpy.random.Generator
+        Draws the new pooler.
+
+    Raises
+    ------
+    ValueError
+        If the model is no BERT.
+
+    Examples
+    --------
+    >>> from tinytransformer.models import BERTForMaskedLM
+    >>> config = BERTConfig(vocab_size=11, d_model=12, num_layers=2, num_heads=3, d_ff=24)
+    >>> encoder_of(BERTForMaskedLM(config), True, numpy.random.default_rng(0)).pooler.weight.shape
+    (12, 12)
+    """
+    encoder = model if isinstance(model, BERT) else getattr(model, "encoder", None)
+    if not isinstance(encoder, BERT):
+        raise ValueError(f"this task needs an encoder, a BERT, and the model given is a {type(model).__name__}")
+    if pooler and encoder.pooler is None:
+        d = encoder.config.d_model
+        encoder.pooler = Linear(d, d, rng=rng, dtype=encoder.token_embedding.weight.dtype)
+        initialize(encoder.pooler, rng)
+    elif not pooler:
+        encoder.pooler = None
+    return encoder
