@@ -34,10 +34,10 @@ class RawModule:
         source = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{code}\nstatic void** arguments;\n{launchers}\n'
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder, "kernels.so")
+            command = [COMPILER, "-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC"]
+            command += ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
             done = subprocess.run(
-                [COMPILER, "-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Werror"]
-                + ["-Wno-unknown-pragmas", "-Wno-unused-function", "-shared", "-fPIC"]
-                + [*options, "-o", str(library), "-"],
+                [*command, *options, "-o", str(library), "-"],
                 input=source,
                 text=True,
                 capture_output=True,
@@ -50,9 +50,7 @@ class RawModule:
         """Return (C type, whether it is a pointer, whether what it points to is constant) of each."""
         found = []
         for parameter in parameters.split(","):
-            constant, kind, pointer = re.fullmatch(
-                r"\s*(const )?([a-z ]+?)(\*?) \w+\s*", parameter
-            ).groups()
+            constant, kind, pointer = re.fullmatch(r"\s*(const )?([a-z ]+?)(\*?) \w+\s*", parameter).groups()
             found.append((self.real if kind == "real" else kind, bool(pointer), bool(constant)))
         return found
 
@@ -78,7 +76,7 @@ class RawModule:
             assert 0 < block[0] <= 1024
             assert all(0 < n < limit for n, limit in zip(grid, (2**31, 2**16, 2**16), strict=False))
             assert len(args) == len(parameters), f"{name} takes {len(parameters)} arguments, not {len(args)}"
-            slots = [_slot(name, i, a, *p) for i, (a, p) in enumerate(zip(args, parameters, strict=True))]
+            slots = [_Slot(name, i, a, *p) for i, (a, p) in enumerate(zip(args, parameters, strict=True))]
             pointers = (ctypes.c_void_p * len(slots))(*(slot.address for slot in slots))
             size = (ctypes.c_uint * 3)(*grid, *[1] * (3 - len(grid)))
             if function(pointers, size, ctypes.c_uint(block[0]), ctypes.c_bool(next(downwards))):
@@ -89,7 +87,7 @@ class RawModule:
         return launch
 
 
-class _slot:
+class _Slot:
     """One argument: where the kernel finds it, and what has to be looked at afterwards."""
 
     def __init__(self, name, i, given, kind, pointer, constant):

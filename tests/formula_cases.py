@@ -484,6 +484,36 @@ case(
 )
 
 
+def to_itself(pick: Pick) -> list[Any]:
+    """A sequence with 6 features for 3 heads, matrices square or not, and all biases, none, or one."""
+    x = pick.numbers(pick.of((2, 5, 6), (2, 5, 6), (1, 7, 6), (2, 1, 6)))
+    n = pick.of(6, 6, 6, 3)
+    W = [0.5 * pick.numbers(shape) for shape in ((6, 6), (6, 6), (6, n), (n, 6))]
+    b_Q, b_K, b_V, b_O = (pick.numbers((m,)) for m in (6, 6, n, 6))
+    return [x, *W, *pick.of((b_Q, b_K, b_V, b_O), (b_Q, b_K, b_V, b_O), (), (None, None, b_V, None))]
+
+
+def self_attention(x: np.ndarray, *parameters: Any, allowed: Any = None) -> np.ndarray:
+    zeros = [np.zeros(W.shape[1]) for W in parameters[:4]]
+    given = [z if b is None else b for z, b in zip(zeros, parameters[4:] or zeros, strict=True)]
+    return multi_head_attention(x, x, x, *parameters[:4], *given, allowed=allowed)
+
+
+case(
+    "self_attention",
+    to_itself,
+    rounded(self_attention),
+    function=lambda *arrays: tt.self_attention(*arrays, heads=3),
+)
+case(
+    "self_attention",
+    to_itself,
+    rounded(lambda x, *rest: self_attention(x, *rest, allowed=causal(x.shape[1], x.shape[1]))),
+    "with a causal mask",
+    lambda x, *rest: tt.self_attention(x, *rest, heads=3, mask=tt.Mask.causal(x.shape[1])),
+)
+
+
 # --- normalisation --------------------------------------------------------------------------------------
 
 

@@ -274,6 +274,14 @@ case(
     "with a bias, a scale, a causal and a padding mask",
     lambda Q, K, V, B, n: tt.general_attention(Q, K, V, lower(Q, K) & tt.Mask.padding(n, K.shape[2]), B, 0.7),
 )
+for _scale in (1.0, 2.0):  # by 1 nothing is multiplied
+    case(
+        "general_attention",
+        in_groups,
+        lambda Q, K, V, c=_scale: attention(Q, K, V, scale=c)[0],
+        f"in groups, scaled by {_scale}",
+        lambda Q, K, V, c=_scale: tt.general_attention(Q, K, V, scale=c),
+    )
 case(
     "general_attention",
     lambda pick: [

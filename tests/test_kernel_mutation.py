@@ -59,6 +59,18 @@ EQUIVALENT = {
         "exponentials: if first:\n    m[at] = largest(e)  =>  if not first:\n    m[at] = largest(e)",
     ): FOUND,
     ("attention", "backward", "backward: 3  =>  4"): "a mask never needs a gradient",
+    (
+        "attention",
+        "backward",
+        "backward_into: exponentials(q, k, M, B, m, c, tile) if e_kept is None else e_kept"
+        "  =>  exponentials(q, k, M, B, m, c, tile)",
+    ): "computed again it is the same",
+    (
+        "self_attention",
+        "forward",
+        "forward: xp.module is not numpy or not fusible(x, *parameters) or x.ndim != 3 or (not x.size)"
+        "  =>  xp.module is not numpy and (not fusible(x, *parameters)) and (x.ndim != 3) and (not x.size)",
+    ): GIVEN,
     ("rms_norm", "forward", "forward: x.shape[-1]  =>  x.shape"): "no case is without features",
 } | {
     (

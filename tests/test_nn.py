@@ -347,8 +347,11 @@ def test_dropout_drops_attention_weights_in_training_only(rng):
 
 def test_without_dropout_and_cache_attention_is_one_call_of_its_formula(monkeypatch):
     layer, x = nn.MultiHeadAttention(D, H, dropout=0.6), tt.ones((B, T, D))
-    monkeypatch.setattr(nn.attention, "multi_head_attention", lambda *args, **kwargs: "called")
-    assert layer.eval()(x) == "called"
+    for name in ("self_attention", "multi_head_attention"):
+        monkeypatch.setattr(nn.attention, name, lambda *args, name=name, **kwargs: name)
+    assert layer.eval()(x) == "self_attention"
+    assert layer.eval()(x, tt.ones((B, S, D))) == "multi_head_attention"
+    assert layer.eval()(x, x, tt.ones((B, T, D))) == "multi_head_attention"
     assert layer.train()(x).shape == (B, T, D)
 
 

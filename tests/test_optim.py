@@ -393,8 +393,8 @@ def test_arrays_exchanged_between_steps_are_followed(kind):
                 p.grad, q.grad = tt.Tensor(g).to(p.backend), tt.Tensor(g)
         optimizer.step()
         reference.step()
-    for p, q in zip(ps, alone, strict=True):
-        np.testing.assert_array_equal(host(p), q.data)
+    for p, q in zip(ps, alone, strict=True):  # the kernel for GPUs rounds a few operations elsewhere
+        np.testing.assert_allclose(host(p), q.data, rtol=0, atol=1e-14)
 
 
 def test_moments_follow_a_change_of_dtype():
@@ -438,7 +438,7 @@ def test_a_step_does_not_wait_for_the_device():
             optimizer.step()
         with count_syncs() as clip:
             optim.clip_grad_norm(ps, 1e-3)
-        assert (step.count, clip.count) == (0, 1)
+        assert (step.count, clip.count) == (0, 0)
 
 
 # --- state ---
@@ -584,7 +584,7 @@ def test_clipping_scales_all_gradients_by_one_factor(backend):
     ps = parameters()
     give(ps, 3)  # the first has none
     norm = joint_norm(gradients(3))
-    assert optim.clip_grad_norm(iter(ps), norm / 4) == pytest.approx(norm, rel=1e-12)
+    assert float(optim.clip_grad_norm(iter(ps), norm / 4)) == pytest.approx(norm, rel=1e-12)
     assert ps[0].grad is None
     for p, g in zip(ps[1:], gradients(3)[1:], strict=True):
         np.testing.assert_allclose(host(p.grad), g / 4, rtol=1e-12)

@@ -1,5 +1,6 @@
 """Real checkpoints: what is read computes what the reference computed, and what does not fit is refused."""
 
+import dataclasses
 import json
 import pickle
 import re
@@ -199,7 +200,8 @@ def test_what_is_written_is_read_back(name, tmp_path):
     model.save_pretrained(tmp_path / "new" / "folder")
     again = type(model).from_pretrained(tmp_path / "new" / "folder")
     assert type(again) is type(model)
-    assert again.config == model.config
+    labels = {"num_labels": 2} if type(model) is BERTForQuestionAnswering else {}  # start and end: no others
+    assert again.config == dataclasses.replace(model.config, **labels)
     assert not any(module.training for module in again.modules())
     first, second = model.state_dict(), again.state_dict()
     assert list(first) == list(second)

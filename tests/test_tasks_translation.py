@@ -249,7 +249,8 @@ def test_writing_ends_at_the_end_token(num_beams):
 
 
 def test_a_trained_t5_is_taken_with_its_own_start():
-    model = T5(T5Config(300, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=9))
+    config = T5Config(3000, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=9)
+    model = T5(config, numpy.random.default_rng(0))  # as published ones, it has more ids than its tokenizer
     assert Translation.with_head(model, DATA, numpy.random.default_rng(0)) is model
     task = Translation(DATA, model, ByteTokenizer(), batch_size=3, seed=0)
     assert (task.batch(0)[2][:, 0] == 9).all()

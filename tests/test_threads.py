@@ -40,7 +40,7 @@ def test_equals_the_whole_batch(threads):
     expected_loss.backward()
     expected = gradients(model)
     model.zero_grad()
-    loss = BatchThreads(model, TASK, threads).add((inputs, targets), scale=0.25)
+    loss = BatchThreads(model, TASK, threads, least_work=0).add((inputs, targets), scale=0.25)
     assert loss == pytest.approx(0.25 * expected_loss.item(), rel=1e-12)
     for found, wanted in zip(gradients(model), expected, strict=True):
         np.testing.assert_allclose(found, 0.25 * wanted, rtol=1e-10, atol=1e-12)
@@ -48,7 +48,7 @@ def test_equals_the_whole_batch(threads):
 
 def test_a_second_batch_is_added():
     model = perturbed()
-    threads = BatchThreads(model, TASK, 2)
+    threads = BatchThreads(model, TASK, 2, least_work=0)
     threads.add(batch(5))
     once = gradients(model)
     threads.add(batch(5))
@@ -61,7 +61,7 @@ def test_same_bits_every_time():
     runs = []
     for _ in range(20):
         model.zero_grad()
-        BatchThreads(model, TASK, 3).add(batch(5))
+        BatchThreads(model, TASK, 3, least_work=0).add(batch(5))
         runs.append(gradients(model))
     for other in runs[1:]:
         for found, wanted in zip(other, runs[0], strict=True):
@@ -72,7 +72,7 @@ def test_dropout_keeps_the_batch_whole():
     """Parts would draw from the model's generator in the order in which threads happen to run."""
     model = perturbed(dropout=0.3)
     state = model.rng.bit_generator.state
-    BatchThreads(model, TASK, 3).add(batch(5))
+    BatchThreads(model, TASK, 3, least_work=0).add(batch(5))
     threaded = gradients(model)
     model.zero_grad()
     model.rng.bit_generator.state = state
@@ -85,7 +85,7 @@ def test_error_handling_of_the_caller_holds_in_the_threads():
     """NumPy keeps it for each thread apart: without it an overflow would be a warning, here an error."""
     model = perturbed()
     model.token_embedding.weight.data[...] *= 1e200  # its square, in the layer norm, is too large
-    threads = BatchThreads(model, TASK, 2)
+    threads = BatchThreads(model, TASK, 2, least_work=0)
     with np.errstate(all="ignore"):
         threads.add(batch(5))
     with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
@@ -99,9 +99,17 @@ def test_the_process_is_arranged_for_threads_and_put_back():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
     before = sys.getswitchinterval(), blas()
-    with BatchThreads(perturbed(), TASK, 2).working():
+    with BatchThreads(perturbed(), TASK, 2, least_work=0).working():
         assert sys.getswitchinterval() < before[0]
         assert set(blas()) <= {1}
     assert (sys.getswitchinterval(), blas()) == before
-    with BatchThreads(perturbed(), TASK, 1).working():
+    with BatchThreads(perturbed(), TASK, 1, least_work=0).working():
         assert (sys.getswitchinterval(), blas()) == before
+
+
+def test_threads_share_a_batch_only_where_it_pays():
+    tiny = perturbed()
+    operations = 6 * TASK.tokens_per_batch * tiny.config.num_parameters
+    assert BatchThreads(tiny, TASK, 3).threads == 1
+    assert BatchThreads(tiny, TASK, 3, least_work=operations).threads == 3
+    assert BatchThreads(tiny, TASK, 3, least_work=operations + 1).threads == 1

@@ -356,8 +356,8 @@ def test_a_loss_that_is_not_finite_in_the_second_of_three_batches(tmp_path):
     trainer.model.blocks[0].norm1.forward = poisoned
     with pytest.raises(NonFiniteError, match=r"at step 1, first in layer blocks\.0\.norm1"):
         trainer.train_step()
-    assert len(ids) == 3
-    assert ids[2] is ids[1]  # looked at once more, for the layer
+    assert len(ids) == 4
+    assert ids[3] is ids[1]  # looked at once more, for the layer
     assert trainer.model.blocks[0].norm1.forward is poisoned
 
 

@@ -34,12 +34,15 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a problem the user can put right is one line and exit code 2."""
     from ..training import NonFiniteError
+    from ..training.distributed import processes
 
     click_exception: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a sample may hold what the terminal cannot show
     arguments = sys.argv[1:] if arguments is None else arguments
+    if processes() > 1 and arguments[:1] not in (["train"], ["pretrain"]):
+        _fail("several processes can share the commands train and pretrain alone: leave out mpiexec", 2)
     try:
         code = app(args=arguments or ["--help"], standalone_mode=False)
     except click_exception as error:

@@ -92,8 +92,39 @@ def begin(
     """
     import numpy
 
+    from ..training import Trainer, communicator
+    from ..training.distributed import cores_for_each
+
+    each = communicator()
+    if each.size > 1:
+        settings = dataclasses.replace(settings, threads=min(settings.threads, cores_for_each()))
+    model = prepared = None
+    if each.rank == 0:
+        model, *prepared = _prepare(recipe, settings, facts, out, force, seconds, steps, warmup)
+    folder, tokenizer, settings, facts = each.broadcast(prepared)
+    if model is None:  # the same as that of process 0
+        model = recipe.model(tokenizer.vocab_size, numpy.random.default_rng(facts["seed"]))
+    task = recipe.task(tokens_of(folder, tokenizer, facts), tokenizer, facts)
+    optimizer = recipe.optimizer(model, settings)
+    trainer = Trainer(model, task, settings, tokenizer, folder, facts, f"log.{log}", optimizer, each)
+    _finish(trainer, recipe, seconds if steps is None else None)
+
+
+def _prepare(
+    recipe: Recipe,
+    settings: Any,
+    facts: dict[str, Any],
+    out: Path | None,
+    force: bool,
+    seconds: float,
+    steps: int | None,
+    warmup: int | None,
+) -> tuple[Any, Path, Any, Any, dict[str, Any]]:
+    """Make the folder of a run and what is in it before the first step."""
+    import numpy
+
     from ..text import TokenFile
-    from ..training import Trainer, steps_within
+    from ..training import steps_within
 
     settings.learning_rates()  # that they can be made is seen before any work
     folder = output_folder(out, force)
@@ -122,17 +153,15 @@ def begin(
         settings.learning_rates()
         del file, task  # Windows moves no file that is in use
         replace_run(folder, beside)
-    task = recipe.task(tokens_of(folder, tokenizer, facts), tokenizer, facts)
-    optimizer = recipe.optimizer(model, settings)
-    trainer = Trainer(model, task, settings, tokenizer, folder, facts, f"log.{log}", optimizer)
-    _finish(trainer, recipe, seconds if steps is None else None)
+    return model, folder, tokenizer, settings, facts
 
 
 def resume(folder: Path, steps: int | None, recipes: Iterable[type[Recipe]]) -> None:
     """Go on with the run in a folder, if it is of one of these kinds."""
-    from ..training import CheckpointError, Trainer, TrainingSettings, load_checkpoint
+    from ..training import CheckpointError, Trainer, TrainingSettings, communicator, load_checkpoint
     from ..training.checkpoint import checkpoints_in
 
+    each = communicator()
     if (folder / "tokens.bin").exists() and not checkpoints_in(folder / "checkpoints"):
         raise UsageError(
             f"{str(folder)!r} holds no checkpoint yet: start it again with --out {folder} --force"
@@ -157,9 +186,10 @@ def resume(folder: Path, steps: int | None, recipes: Iterable[type[Recipe]]) -> 
     tokenizer = checkpoint.tokenizer
     task = recipe.task(tokens_of(run_folder, tokenizer, facts), tokenizer, facts)
     optimizer = recipe.optimizer(model, settings)
-    trainer = Trainer(model, task, settings, tokenizer, run_folder, facts, state["log"], optimizer)
+    trainer = Trainer(model, task, settings, tokenizer, run_folder, facts, state["log"], optimizer, each)
     trainer.restore(checkpoint)
-    typer.echo(f"going on from step {done:,} of {settings.steps:,} in {run_folder}")
+    if each.rank == 0:
+        typer.echo(f"going on from step {done:,} of {settings.steps:,} in {run_folder}")
     _finish(trainer, recipe)
 
 
@@ -198,8 +228,15 @@ def tokens_of(folder: Path, tokenizer: Any, facts: Mapping[str, Any]) -> Any:
 
 def _finish(trainer: Any, recipe: Recipe | type[Recipe], seconds: float | None = None) -> None:
     """Train, in this time if it is given, and report."""
-    folder, again = trainer.folder, f"tinytransformer {recipe.command} --resume"
-    name = shlex.quote(str(folder))
+    from ..training.distributed import COMMAND
+
+    each = trainer.communicator
+    if each.rank:
+        with contextlib.suppress(KeyboardInterrupt):  # process 0 tells of it
+            trainer.run(progress=False, seconds=seconds)
+        return
+    program = "tinytransformer" if each.size == 1 else COMMAND.format(size=each.size)
+    again, name = f"{program} {recipe.command} --resume", shlex.quote(str(trainer.folder))
     try:
         trainer.run(progress=True, seconds=seconds)
     except KeyboardInterrupt:

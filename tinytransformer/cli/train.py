@@ -195,6 +195,15 @@ def train(
     threads: Annotated[
         int, typer.Option(min=1, help="Threads that share a batch; with 1 BLAS uses its own.")
     ] = min(2, os.cpu_count() or 1),
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing", help="Compute activations twice: less memory, a third more time."
+        ),
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="Of matrix products: float32, tf32 or float16; for a GPU.")
+    ] = "float32",
     evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validation_fraction: Annotated[
@@ -232,8 +241,10 @@ def train(
         clip=clip,
         accumulate=accumulate,
         threads=threads,
+        gradient_checkpointing=gradient_checkpointing,
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
+        precision=precision,
     )
     sizes: dict[str, Any] = {
         "context_length": context,

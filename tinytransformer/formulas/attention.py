@@ -20,6 +20,7 @@ __all__ = [
     "merge_heads",
     "multi_head_attention",
     "repeat_heads",
+    "self_attention",
     "split_heads",
 ]
 
@@ -347,3 +348,46 @@ def multi_head_attention(
     k = split_heads(linear(K, W_K, b_K), heads)  # (batch, h, T_k, d_k)
     v = split_heads(linear(V, W_V, b_V), heads)  # (batch, h, T_k, d_v)
     return linear(merge_heads(attention(q, k, v, mask)), W_O, b_O)  # (batch, T_q, d_model)
+
+
+@formula("document 4.2", r"\mathrm{MultiHead}(x, x, x)")
+def self_attention(
+    x: Any,
+    W_Q: Any,
+    W_K: Any,
+    W_V: Any,
+    W_O: Any,
+    b_Q: Any = None,
+    b_K: Any = None,
+    b_V: Any = None,
+    b_O: Any = None,
+    *,
+    heads: int,
+    mask: Mask | None = None,
+) -> Any:
+    r"""Multi-head attention of a sequence to itself: queries, keys and values all come from x.
+
+    .. math:: \mathrm{MultiHead}(x, x, x)
+
+    Parameters
+    ----------
+    x : Tensor or array, shape (batch, T, d_model)
+    W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O, heads, mask
+        As for `multi_head_attention`.
+
+    Returns
+    -------
+    Tensor or array, shape (batch, T, d_model)
+
+    Notes
+    -----
+    Source: document section 4.2; Vaswani et al., 2017, section 3.2.3.
+
+    Examples
+    --------
+    >>> import tinytransformer as tt
+    >>> x, W = tt.ones((2, 5, 6)), tt.ones((6, 6))
+    >>> tt.self_attention(x, W, W, W, W, heads=3, mask=tt.Mask.causal(5)).shape
+    (2, 5, 6)
+    """
+    return multi_head_attention(x, x, x, W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O, heads=heads, mask=mask)

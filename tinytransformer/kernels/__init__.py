@@ -5,13 +5,27 @@ was not written for, such as mixed dtypes. What it computes is written above it 
 it fast is one of three things: large matrix products, work in place, and blocks that fit the cache.
 """
 
-from . import activations, attention, dropout, embedding, linear, losses, normalization, positions, softmax
+from . import (
+    activations,
+    attention,
+    dropout,
+    embedding,
+    linear,
+    losses,
+    normalization,
+    positions,
+    self_attention,
+    softmax,
+)
+from .blas import choose_blas_kernels
 from .memory import keep_freed_memory
+
 from . import cuda  # isort: skip - after the kernels that it stands beside
 
 __all__ = [
     "activations",
     "attention",
+    "choose_blas_kernels",
     "cuda",
     "dropout",
     "embedding",
@@ -20,7 +34,9 @@ __all__ = [
     "losses",
     "normalization",
     "positions",
+    "self_attention",
     "softmax",
 ]
 
 keep_freed_memory()
+choose_blas_kernels()

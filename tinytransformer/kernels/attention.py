@@ -22,8 +22,9 @@ ROWS = 32  # fewer queries at once than this make matrix products slow
 class GeneralAttention:
     """o_i = sum_j e_ij v_j / Z_i with e_ij = M_ij exp(c q_i k_j + B_ij - m_i) and Z_i = sum_j e_ij.
 
-    Scores are computed tile by tile, and again in the backward: no array (T_q, T_k) is kept. Where a group
-    of heads shares keys and values, its queries stand below each other for the products with them.
+    Scores are computed tile by tile, and again in the backward: no array (T_q, T_k) is kept, unless a single
+    tile is all. Where a group of heads shares keys and values, its queries stand below each other for the
+    products with them.
     """
 
     @staticmethod
@@ -39,7 +40,10 @@ class GeneralAttention:
             return NotImplemented
         if bias is not None and not (fusible(Q, bias) and bias.ndim == Q.ndim == 4 and fits(bias, Q, T_k)):
             return NotImplemented
-        causal = mask is not None and mask.is_causal and mask.shape[-2:] == (T_q, T_k)
+        causal = getattr(mask, "is_causal", False) and mask.shape[-2:] == (
+            T_q,
+            T_k,
+        )  # another is refused below
         if T_q == 1 and bias is None and (mask is None or (causal and allows_all(mask))):
             return one_query(Q, K, V, 1 / math.sqrt(Q.shape[-1]) if scale is None else scale)
         M = None if mask is None else _with_axes(fitted(mask, (*Q.shape[:-1], T_k)), 4)
@@ -50,14 +54,15 @@ class GeneralAttention:
         c = 1 / math.sqrt(Q.shape[-1]) if scale is None else scale
         Z = xp.empty((*q.shape[:-1], 1), Q.dtype)
         m = None if bounded(q, k, B, c) else xp.empty_like(Z)
-        for tile in tiles(q.shape, T_k, causal):
+        places = list(tiles(q.shape, T_k, causal))
+        for tile in places:
             at, keys = tile
             e = exponentials(q, k, M, B, m, c, tile, first=True)
             Z[at] = sums(e)
             Z[at] += Z[at] == 0  # nothing allowed: 0 / 1
             xp.matmul(e, v[keys][:, :, None], out=out[at])
         out /= Z
-        return o, (Q, K, V, M, bias, m, c, Z, causal)
+        return o, (Q, K, V, M, bias, m, c, Z, causal, kept(e, places))
 
     # With P = e / Z, S = c q k^T + B, O = P v and g = dL/dO, for each head:
     #   dL/dV = P^T g,  dL/dP = g V^T,
@@ -67,37 +72,11 @@ class GeneralAttention:
     # gets the sum: K and V from a product with the rows of all heads of their group, B from adding up.
     @staticmethod
     def backward(g: Any, o: Any, saved: Any, needs: list[bool]) -> Any:
-        """Compute each tile's e again and from it its part of dQ, dK, dV and dB."""
-        Q, K, V, M, bias, m, c, Z, causal = saved
-        k, v = _with_axes(K, 4), _with_axes(V, 4)
-        q, g, o = (grouped(array, k) for array in (Q, g, o))
+        """Return dQ, dK, dV and dB in new arrays."""
+        Q, K, V, _, bias, *_ = saved
         gradients = [xp.empty_like(a) if need else None for a, need in zip((Q, K, V), needs, strict=False)]
         gradients += [None, xp.zeros_like(bias) if any(needs[3:]) else None]
-        dK, dV = (None if array is None else _with_axes(array, 4) for array in gradients[1:3])
-        dQ, dB, B = (None if array is None else grouped(array, k) for array in (*gradients[::4], bias))
-        for tile in tiles(q.shape, k.shape[2], causal):
-            at, keys = tile
-            whole = at[3].stop == q.shape[3]  # the first tile of these heads, which has all their keys
-            e = exponentials(q, k, M, B, m, c, tile)
-            g_Z = xp.divide(g[at], Z[at], out=scratch("g/Z", g[at].shape, g.dtype))
-            if dV is not None:
-                product_into(dV[keys], stacked(e).mT, stacked(g_Z), whole)
-            if dQ is None and dK is None and dB is None:
-                continue
-            dS = scratch("dS", e.shape, e.dtype)
-            xp.matmul(stacked(g_Z), v[keys].mT, out=stacked(dS))
-            g_Z *= o[at]
-            dS -= sums(g_Z)
-            dS *= e
-            if dQ is not None:
-                xp.matmul(dS, k[keys][:, :, None], out=dQ[at])
-                dQ[at] *= c
-            if dK is not None:
-                product_into(dK[keys], stacked(dS).mT, stacked(scaled(q, c, at)), whole)
-            if dB is not None:
-                part = within(dB, tile)
-                part += dS.sum(axis=tuple(axis for axis in range(5) if dB.shape[axis] == 1), keepdims=True)
-        return gradients
+        return backward_into(gradients, g, o, saved)
 
 
 @attention.kernel
@@ -112,6 +91,44 @@ class Attention:
         if not all(map(is_array, (Q, K, V))) or not Q.shape[:-2] == K.shape[:-2] == V.shape[:-2]:
             return NotImplemented
         return GeneralAttention.forward(Q, K, V, mask)
+
+
+def backward_into(gradients: list[Any], g: Any, o: Any, saved: Any) -> Any:
+    """Compute each tile's e again and write from it its part of dQ, dK, dV and dB, where not None."""
+    Q, K, V, M, bias, m, c, Z, causal, e_kept = saved
+    k, v = _with_axes(K, 4), _with_axes(V, 4)
+    q, g, o = (grouped(array, k) for array in (Q, g, o))
+    dK, dV = (None if array is None else _with_axes(array, 4) for array in gradients[1:3])
+    dQ, dB, B = (None if array is None else grouped(array, k) for array in (*gradients[::4], bias))
+    for tile in tiles(q.shape, k.shape[2], causal):
+        at, keys = tile
+        whole = at[3].stop == q.shape[3]  # the first tile of these heads, which has all their keys
+        e = exponentials(q, k, M, B, m, c, tile) if e_kept is None else e_kept
+        g_Z = xp.divide(g[at], Z[at], out=scratch("g/Z", g[at].shape, g.dtype))
+        if dV is not None:
+            product_into(dV[keys], stacked(e).mT, stacked(g_Z), whole)
+        if dQ is None and dK is None and dB is None:
+            continue
+        dS = scratch("dS", e.shape, e.dtype)
+        xp.matmul(stacked(g_Z), v[keys].mT, out=stacked(dS))
+        g_Z *= o[at]
+        dS -= sums(g_Z)
+        dS *= e
+        if dQ is not None:
+            xp.matmul(dS, k[keys][:, :, None], out=dQ[at])
+            if c != 1:
+                dQ[at] *= c
+        if dK is not None:
+            product_into(dK[keys], stacked(dS).mT, stacked(scaled(q, c, at)), whole)
+        if dB is not None:
+            part = within(dB, tile)
+            part += dS.sum(axis=tuple(axis for axis in range(5) if dB.shape[axis] == 1), keepdims=True)
+    return gradients
+
+
+def kept(e: Any, places: list[Any]) -> Any:
+    """Return e for the backward if a single tile was all there is: then it is small."""
+    return e.copy() if len(places) == 1 and xp.module is numpy else None
 
 
 def allows_all(mask: Any) -> bool:
@@ -130,7 +147,7 @@ def one_query(Q: Any, K: Any, V: Any, c: float) -> Any:
     Z = e.sum(axis=-1, keepdims=True)
     o = e @ v
     o /= Z
-    saved = (Q, K, V, None, None, m[..., None, :], c, Z[..., None, :], True)
+    saved = (Q, K, V, None, None, m[..., None, :], c, Z[..., None, :], True, None)
     return o.reshape(*Q.shape[:-1], V.shape[-1]), saved
 
 
@@ -160,6 +177,8 @@ def within(x: Any, tile: Any) -> Any:
 
 def scaled(q: Any, c: float, at: Any) -> Any:
     """Return c times the queries of a tile."""
+    if c == 1:
+        return q[at]
     return xp.multiply(q[at], c, out=scratch("queries", q[at].shape, q.dtype))
 
 

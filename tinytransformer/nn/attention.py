@@ -16,6 +16,7 @@ from ..formulas import (
     multi_head_attention,
     repeat_heads,
     rotary_positions,
+    self_attention,
     split_heads,
 )
 from ..tensor import Tensor
@@ -272,8 +273,10 @@ class MultiHeadAttention(Module):
         general = self.num_kv_heads != self.num_heads or bias is not None or self.scale is not None
         if not (general or drops or self.rope_theta) and cache is None:
             maps = (self.W_Q, self.W_K, self.W_V, self.W_O)
-            weights, biases = [m.weight for m in maps], [m.bias for m in maps]
-            return multi_head_attention(query, key, value, *weights, *biases, heads=self.num_heads, mask=mask)
+            parameters = [*(m.weight for m in maps), *(m.bias for m in maps)]
+            if query is key is value:
+                return self_attention(query, *parameters, heads=self.num_heads, mask=mask)
+            return multi_head_attention(query, key, value, *parameters, heads=self.num_heads, mask=mask)
         if cache is not None and crosses and cache.length:
             if cache.length != key.shape[1]:
                 raise ValueError(

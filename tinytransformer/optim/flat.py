@@ -48,7 +48,9 @@ def flatten(gradients: list[Tensor]) -> Any:
     """Do it for the gradients themselves."""
     dtypes = sorted({str(g.dtype) for g in gradients})
     if len(dtypes) != 1:
-        raise ValueError(f"flatten_gradients: one dtype is needed, not {' and '.join(dtypes) or 'no gradient'}")
+        raise ValueError(
+            f"flatten_gradients: one dtype is needed, not {' and '.join(dtypes) or 'no gradient'}"
+        )
     flat = module_of(gradients[0].data).concatenate([g.data.reshape(-1) for g in gradients])
     start = 0
     for g in gradients:

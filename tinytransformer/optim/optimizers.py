@@ -402,7 +402,7 @@ class Adam(Optimizer):
         self, p: Any, g: Any, moments: Any, t: int, lr: float, group: dict[str, Any], work: Any, spare: Any
     ) -> None:
         if runs_kernels(xp.module):
-            adam(p, g, *moments, t, lr, group, l2=group["weight_decay"], decay=0.0)
+            adam(p, g, moments, t, lr, group, l2=group["weight_decay"], decay=0.0)
             return
         if group["weight_decay"]:
             g = xp.add(xp.multiply(p, group["weight_decay"], out=work), g, out=spare)
@@ -475,7 +475,7 @@ class AdamW(Adam):
         self, p: Any, g: Any, moments: Any, t: int, lr: float, group: dict[str, Any], work: Any, spare: Any
     ) -> None:
         if runs_kernels(xp.module):
-            adam(p, g, *moments, t, lr, group, l2=0.0, decay=group["weight_decay"])
+            adam(p, g, moments, t, lr, group, l2=0.0, decay=group["weight_decay"])
             return
         p *= 1 - lr * group["weight_decay"]
         self._adapt(p, g, moments, t, lr, group, work)

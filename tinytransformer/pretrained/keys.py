@@ -70,6 +70,8 @@ class Architecture:
         Begins the keys of all but the heads; files of a model without a head lack it.
     fixed : dict of str to tuple
         Lines of config.json with the values that our model has; any other is refused. The first is written.
+    lines : dict of str to dict
+        Further lines of config.json, for some of ``classes``; they are written and not read.
     switches : dict of str to value
         Fields of our config that are the same for all models of this kind.
     inner : str
@@ -96,6 +98,7 @@ class Architecture:
     fields: tuple[Field, ...]
     prefix: str
     fixed: dict[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    lines: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     switches: dict[str, Any] = dataclasses.field(default_factory=dict)
     inner: str = ""
     copies: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -308,6 +311,7 @@ BERT_FILES = Architecture(
         "add_cross_attention": (False,),
         "tie_word_embeddings": (True,),
     },
+    lines={"BertForQuestionAnswering": {"num_labels": 2}},  # the reference takes start and end for labels
     build=_build_bert,
     choose=_choose_bert,
     prepare=_prepare_bert,

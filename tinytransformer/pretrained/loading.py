@@ -278,7 +278,7 @@ def _to_write(model: Any) -> tuple[Architecture, dict[str, Any]]:
             value = getattr(model.config, field.ours)
             values[field.theirs] = next((t for t, ours in field.values.items() if ours == value), value)
         if _read_fields(architecture, values) == model.config:  # nothing of it is lost
-            return architecture, values
+            return architecture, values | architecture.lines.get(theirs, {})
     raise PretrainedError(
         f"no file of Hugging Face has a place for {name} with {getattr(model, 'config', None)}"
     )

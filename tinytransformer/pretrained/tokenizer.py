@@ -12,6 +12,7 @@ from ..text import (
     GPT2Tokenizer,
     Tokenizer,
     TokenizerError,
+    UnigramTokenizer,
     WordPieceTokenizer,
 )
 from ..text.gpt2 import SIGNS
@@ -26,7 +27,7 @@ SINGLE_DIGITS = {"gpt-2": False, "default": False, "smollm": True}  # by how GGU
 
 
 def load_pretrained_tokenizer(path_or_name: str | os.PathLike[str]) -> Tokenizer:
-    """Read the tokenizer of a model: byte-level BPE as GPT-2's, or WordPiece as BERT's.
+    """Read the tokenizer of a model: byte-level BPE as GPT-2's, WordPiece as BERT's, Unigram as T5's.
 
     Parameters
     ----------
@@ -116,8 +117,10 @@ def _of_ours(fields: dict[str, Any]) -> Tokenizer:
 def _of_json(fields: dict[str, Any]) -> Tokenizer:
     """Make the tokenizer that a ``tokenizer.json`` of the ``tokenizers`` library describes."""
     model = fields.get("model")
+    if isinstance(model, dict) and model.get("type") == "Unigram":
+        return UnigramTokenizer(fields)
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
-        raise _UnknownError("it has no model with a vocabulary of tokens and their ids; Unigram is not read")
+        raise _UnknownError("it has no model with a vocabulary of tokens and their ids")
     added = fields.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
         raise _UnknownError("its added_tokens are not a list of tokens")
@@ -132,7 +135,9 @@ def _of_json(fields: dict[str, Any]) -> Tokenizer:
             vocabulary, cleaned.get("lowercase") is not False, cleaned.get("strip_accents")
         )
     if model.get("type") not in ("BPE", None) or not isinstance(model.get("merges"), list):
-        raise _UnknownError(f"its model is of the type {model.get('type')!r}, and BPE and WordPiece are read")
+        raise _UnknownError(
+            f"its model is of the type {model.get('type')!r}, and BPE, WordPiece and Unigram are read"
+        )
     unusual = [key for key in ("unk_token", "dropout", "byte_fallback", "ignore_merges") if model.get(key)]
     if unusual or fields.get("normalizer"):
         raise _UnknownError(f"it has {', '.join(unusual or ['a normalizer'])}, which GPT-2's has not")

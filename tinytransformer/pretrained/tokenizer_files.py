@@ -9,7 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..text import BPETokenizer, ByteTokenizer, GPT2Tokenizer, Tokenizer, WordPieceTokenizer
+from ..text import (
+    BPETokenizer,
+    ByteTokenizer,
+    GPT2Tokenizer,
+    Tokenizer,
+    UnigramTokenizer,
+    WordPieceTokenizer,
+)
 from ..text.gpt2 import SIGNS
 from ..text.tokenizers import _HAN as HAN
 from ..text.tokenizers import _LONGEST as LONGEST
@@ -34,8 +41,8 @@ def save_pretrained_tokenizer(tokenizer: Tokenizer, folder: str | os.PathLike[st
     Parameters
     ----------
     tokenizer : Tokenizer
-        A `WordPieceTokenizer`, which gets a ``vocab.txt`` too, a `GPT2Tokenizer`, `BPETokenizer` or
-        `ByteTokenizer`.
+        A `WordPieceTokenizer`, which gets a ``vocab.txt`` too, a `GPT2Tokenizer`, `UnigramTokenizer`,
+        `BPETokenizer` or `ByteTokenizer`.
     folder : path
         Made if missing.
 
@@ -74,12 +81,14 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
         settings = {}
     elif isinstance(tokenizer, ByteTokenizer):
         description, settings = _byte_level(SIGNS, [], WHOLE), {KIND: tokenizer.type}
+    elif isinstance(tokenizer, UnigramTokenizer):
+        description, settings = tokenizer.description, {}
     elif isinstance(tokenizer, BPETokenizer):
         description, settings = _bpe(tokenizer), {KIND: tokenizer.type}
     else:
         raise PretrainedError(
             f"no file of Hugging Face has a place for a {type(tokenizer).__name__}: "
-            "it takes WordPieceTokenizer, GPT2Tokenizer, BPETokenizer and ByteTokenizer"
+            "it takes WordPieceTokenizer, GPT2Tokenizer, UnigramTokenizer, BPETokenizer and ByteTokenizer"
         )
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": int(1e30), **settings}
     files = {"tokenizer.json": _json(description), "tokenizer_config.json": _json(settings, indent=2)}

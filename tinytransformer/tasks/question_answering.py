@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import re
 import string
 from collections import Counter
@@ -25,9 +26,9 @@ LONGEST_PRETRAINED = 384  # the same for a trained one, if it has as many positi
 MARKED = 3  # segments of a new model: the third is the text's tokens that occur in the question
 COMMON = 0.02  # of the questions: a token that occurs in more tells nothing, and is not marked
 LONGEST_ANSWER = 40  # tokens
-PAGE = 320  # characters of the texts that are made of the standard library
+LONGEST_LIST = 260  # characters of the texts that are made of the standard library
 LONGEST_SUMMARY = 110  # characters of what a function is said to do
-HELD_OUT = 0.1  # of the questions, by source file
+HELD_OUT = 0.1  # of the questions
 
 
 class Window(NamedTuple):
@@ -53,19 +54,19 @@ class Window(NamedTuple):
 
 
 def questions_about_functions(seed: int = 0) -> TaskData:
-    """Questions about pages of help on the functions of a class or module of the standard library.
+    """Questions about lists of functions of the standard library: "What does NAME do?".
 
-    A page lists some functions that stand one after the other in the source, as ``help()`` does: the name
-    and the parameters of each on one line, and on the next the first paragraph of its docstring. "What does
-    NAME do?" is answered by that paragraph, and "What is the default of PARAMETER in NAME?" by what the
-    signature says. One who knows how such a page is laid out needs no model; the model has only examples.
+    A list has some functions of a class or module that stand one after the other in the source, each with
+    the first paragraph of its docstring, as modules list them themselves: ``socket() -- create a new socket
+    object``. The answer is that paragraph. One who knows how such a list is laid out needs no model; the
+    model has only examples.
 
     The questions of a tenth of the source files are held out. A question with the same answer comes once.
 
     Parameters
     ----------
     seed : int
-        Chooses the files, and of functions with several defaults the one that is asked for.
+        Chooses the files.
 
     Returns
     -------
@@ -81,79 +82,55 @@ def questions_about_functions(seed: int = 0) -> TaskData:
     Examples
     --------
     >>> question, context, answer, start = questions_about_functions().train[0]
-    >>> question.endswith("?"), context[start : start + len(answer)] == answer
+    >>> question.endswith(" do?"), context[start : start + len(answer)] == answer
     (True, True)
     """
-    rng = numpy.random.default_rng(seed)
     seen: set[tuple[str, str]] = set()
-    files: dict[str, list[Row]] = {}
+    rows: list[tuple[str, Row]] = []  # each with the path of its source file
     for path, module in stdlib_modules():
         for scope in ast.walk(module):
             if isinstance(scope, (ast.Module, ast.ClassDef)):
-                for row in _questions(_functions(scope), rng):
+                for row in _questions(_functions(scope)):
                     if (row[0], row[2]) not in seen:
                         seen.add((row[0], row[2]))
-                        files.setdefault(path, []).append(row)
-    pairs = [(path, row) for path, rows in files.items() for row in rows]
-    train, validation = split_rows(pairs, lambda pair: pair[0], seed, HELD_OUT)
+                        rows.append((path, row))
+    train, validation = split_rows(rows, lambda pair: pair[0], seed, HELD_OUT)
     source = "questions about functions of Python's standard library"
     return TaskData([row for _, row in train], [row for _, row in validation], source)
 
 
-def _functions(scope: ast.Module | ast.ClassDef) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
-    """Return name, signature, summary and defaults of the documented functions of a module or class."""
-    found = []
+def _functions(scope: ast.Module | ast.ClassDef) -> dict[str, str]:
+    """Return what the functions of a module or class do, by their names."""
+    found: dict[str, str] = {}
     for node in scope.body:
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            continue
-        paragraph = (ast.get_docstring(node) or "").split("\n\n")[0]
-        summary = " ".join(paragraph.split())
-        if not 3 <= len(summary.split()) or len(summary) > LONGEST_SUMMARY:
-            continue
-        arguments = node.args
-        positional = [*arguments.posonlyargs, *arguments.args]
-        pairs = [
-            *zip(positional[len(positional) - len(arguments.defaults) :], arguments.defaults, strict=True),
-            *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
-        ]
-        defaults = [(parameter.arg, ast.unparse(default)) for parameter, default in pairs if default]
-        defaults = [(name, default) for name, default in defaults if normalized(default)]
-        found.append((node.name, f"{node.name}({ast.unparse(arguments)})", summary, defaults))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            paragraph = (ast.get_docstring(node) or "").split("\n\n")[0]
+            summary = " ".join(paragraph.split())
+            if len(summary.split()) >= 3 and len(summary) <= LONGEST_SUMMARY:
+                found.setdefault(node.name, summary)
     return found
 
 
-def _questions(functions: list[Any], rng: numpy.random.Generator) -> Iterator[Row]:
-    """Lay functions out on pages, and ask about each."""
-    page: list[Any] = []
+def _questions(functions: dict[str, str]) -> Iterator[Row]:
+    """Lay functions out in lists of two and more that are not too long, and ask about each."""
+    lists: list[list[tuple[str, str]]] = [[]]
     size = 0
-    for function in [*functions, None]:
-        added = 0 if function is None else len(function[1]) + len(function[2]) + 6
-        if page and (function is None or size + added > PAGE):
-            yield from _questions_of_page(page, rng)
-            page, size = [], 0
-        if function is not None and added <= PAGE:
-            page.append(function)
-            size += added
-
-
-def _questions_of_page(page: list[Any], rng: numpy.random.Generator) -> Iterator[Row]:
-    names = [name for name, *_ in page]
-    context = ""
-    places = []
-    for _, signature, summary, _ in page:
-        places.append((len(context), len(context) + len(signature) + 5))
-        context += f"{signature}\n    {summary}\n"
-    for (name, signature, summary, defaults), (head, body) in zip(page, places, strict=True):
-        if len(page) < 2 or names.count(name) > 1:
-            continue  # nothing to choose from, or no telling which is meant
-        yield f"What does {name} do?", context, summary, body
-        if defaults:
-            parameter, default = defaults[rng.integers(len(defaults))]
-            # as ast.unparse writes it: "size=-1", and "size: int=-1" with an annotation
-            match = re.search(rf"\b{re.escape(parameter)}(: [^=]*)?={re.escape(default)}(?=[,)])", signature)
-            if match:
-                start = head + match.end() - len(default)
-                yield f"What is the default of {parameter} in {name}?", context, default, start
+    for name, summary in functions.items():
+        added = len(f"{name}() -- {summary}\n")
+        if size + added > LONGEST_LIST:
+            lists.append([])
+            size = 0
+        lists[-1].append((name, summary))
+        size += added
+    for members in lists:
+        context = ""
+        starts = []
+        for name, summary in members:
+            starts.append(len(context) + len(f"{name}() -- "))
+            context += f"{name}() -- {summary}\n"
+        if len(members) > 1:
+            for (name, summary), start in zip(members, starts, strict=True):
+                yield f"What does {name} do?", context, summary, start
 
 
 class QuestionAnswering(FineTuning):
@@ -198,10 +175,9 @@ class QuestionAnswering(FineTuning):
             if answer not in context:
                 raise ValueError(f"the answer {shorten(answer, 40)!r} does not occur in the context")
             return question, context, answer, None
-        try:
-            place = int(start)
-        except (TypeError, ValueError):
-            raise ValueError(f"start must be an integer, not {start!r}") from None
+        if not re.fullmatch(r"-?\d+", start if isinstance(start, str) else json.dumps(start)):
+            raise ValueError(f"start must be an integer, not {start!r}")
+        place = int(start)
         if place < 0 or context[place : place + len(answer)] != answer:
             raise ValueError(f"the answer {shorten(answer, 40)!r} does not stand at character {place}")
         return question, context, answer, place

@@ -145,7 +145,8 @@ class SequenceToSequence(FineTuning):
     @classmethod
     def text_of(cls, tokenizer: Tokenizer, target: Any) -> str:
         """Return the text of the tokens that a model has written."""
-        return tokenizer.decode(target).strip()
+        known = target[target < tokenizer.vocab_size]  # published models may have rows for more
+        return tokenizer.decode(known).strip()
 
     @classmethod
     @abstractmethod

@@ -29,6 +29,7 @@ from tinytransformer.text.tokenizers import (
     load_tokenizer,
     tokenizer_from_dict,
 )
+from tinytransformer.text.unigram import UnigramTokenizer
 from tinytransformer.text.wordpiece import WordPieceTokenizer
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "TokenFile",
     "Tokenizer",
     "TokenizerError",
+    "UnigramTokenizer",
     "WordPieceTokenizer",
     "corrupt_spans",
     "fingerprint",

@@ -514,6 +514,7 @@ def tokenizer_from_dict(fields: dict[str, Any]) -> Tokenizer:
     ByteTokenizer(vocab_size=256)
     """
     from tinytransformer.text.gpt2 import GPT2Tokenizer  # they are built on this module
+    from tinytransformer.text.unigram import UnigramTokenizer
     from tinytransformer.text.wordpiece import WordPieceTokenizer
 
     kinds: tuple[type[Tokenizer], ...] = (
@@ -522,6 +523,7 @@ def tokenizer_from_dict(fields: dict[str, Any]) -> Tokenizer:
         BPETokenizer,
         WordPieceTokenizer,
         GPT2Tokenizer,
+        UnigramTokenizer,
     )
     for kind in kinds:
         if isinstance(fields, dict) and fields.get("type") == kind.type:

@@ -7,6 +7,7 @@ from .checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from .distributed import Communicator, communicator
 from .evaluation import Score, evaluate, evaluating, ngram_scores
 from .log import Log
 from .task import Batch, Task
@@ -16,12 +17,14 @@ __all__ = [
     "Batch",
     "Checkpoint",
     "CheckpointError",
+    "Communicator",
     "Log",
     "NonFiniteError",
     "Score",
     "Task",
     "Trainer",
     "TrainingSettings",
+    "communicator",
     "evaluate",
     "evaluating",
     "first_non_finite",

@@ -17,6 +17,7 @@ from .task import Batch, Task
 
 __all__ = ["BatchThreads"]
 
+LEAST_WORK = 1e9  # operations of a step; with fewer the interpreter, whose lock threads share, takes longer
 SWITCH_INTERVAL = 0.0005  # seconds; at Python's 0.005 a thread back from NumPy waits too long for its turn
 
 
@@ -35,6 +36,9 @@ class BatchThreads:
     threads : int
         With 1, or on a model with dropout, whose parts would draw from one generator in no fixed order, the
         batch stays whole.
+    least_work : float
+        The batch stays whole too if a step takes fewer operations, as 6 for each token and parameter: then
+        threads would wait for each other's turn in the interpreter.
 
     Examples
     --------
@@ -43,16 +47,17 @@ class BatchThreads:
     >>> tokens = numpy.arange(60) % 11
     >>> task = LanguageModelling(tokens[:40], tokens[40:], batch_size=4, context=5)
     >>> model = GPT(GPTConfig(vocab_size=11, context_length=5, d_model=8, num_heads=2))
-    >>> loss = BatchThreads(model, task, threads=2).add(task.batch(0))
+    >>> loss = BatchThreads(model, task, threads=2, least_work=0).add(task.batch(0))
     >>> model.norm.weight.grad.shape
     (8,)
     """
 
-    def __init__(self, model: Any, task: Task, threads: int):
+    def __init__(self, model: Any, task: Task, threads: int, least_work: float = LEAST_WORK):
         self.model = model
         self.task = task
         draws = any(isinstance(module, Dropout) and module.p for module in model.modules())
-        self.threads = 1 if draws else threads
+        work = 6 * task.tokens_per_batch * sum(p.size for p in model.parameters())
+        self.threads = 1 if draws or work < least_work else threads
         self.pool = ThreadPoolExecutor(self.threads)  # its threads start when they are first needed
 
     @contextmanager
@@ -71,7 +76,7 @@ class BatchThreads:
         finally:
             sys.setswitchinterval(interval)
 
-    def add(self, batch: Batch, scale: float = 1.0) -> float:
+    def add(self, batch: Batch, scale: float = 1.0) -> Any:
         """Add the gradient of ``scale`` times the mean loss to each parameter's ``grad``.
 
         Parameters
@@ -84,13 +89,13 @@ class BatchThreads:
         Returns
         -------
         float
-            ``scale`` times the mean loss, in nats.
+            ``scale`` times the mean loss, in nats; on a GPU an array without axes, so that nobody waits.
         """
         sequences = len(batch[0])
         if self.threads == 1 or sequences == 1:
             loss = self.task.loss(self.model, *batch) * scale
             loss.backward()
-            return loss.item()
+            return loss.data if loss.backend != "numpy" else loss.item()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         rows = numpy.array_split(numpy.arange(sequences), min(self.threads, sequences))
         parts = [tuple(array[r] for array in batch) for r in rows]
@@ -111,5 +116,8 @@ class BatchThreads:
             part_loss, gradients = done.result()
             total += part_loss
             for p, g in zip(parameters, gradients, strict=True):
-                accumulate(p, g)
+                if p.grad is None:
+                    p.grad = g  # an array of its own: no copy is needed
+                else:
+                    accumulate(p, g)
         return total

@@ -16,12 +16,15 @@ from typing import Any
 import numpy
 
 from ..autograd import no_grad, raw
-from ..backend import to_numpy
-from ..nn import Module
+from ..backend import module_of, to_numpy
+from ..kernels.precision import PRECISIONS, product_precision
+from ..nn import Module, gradient_checkpointing
 from ..optim import AdamW, Constant, Optimizer, WarmupCosine, WarmupLinear, clip_grad_norm, decay_groups
 from ..text import Tokenizer
 from .checkpoint import Checkpoint, CheckpointError, checkpoints_in, save_checkpoint
+from .distributed import COMMAND, Communicator
 from .log import Log
+from .precision import LossScale
 from .task import Batch, Task
 from .threads import BatchThreads
 
@@ -62,6 +65,11 @@ class TrainingSettings:
         Threads that share a batch, each with some of its sequences; with 1 BLAS uses its own.
     evaluate_every, checkpoint_every : int
         Steps from one to the next.
+    gradient_checkpointing : bool
+        Compute the activations of each layer twice instead of keeping them: see `tinytransformer.checkpoint`.
+    precision : {"float32", "tf32", "float16"}
+        Of matrix products, as for `product_precision`; float16 comes with a `LossScale`. Parameters,
+        gradients and moments are float32 always.
 
     Raises
     ------
@@ -87,6 +95,8 @@ class TrainingSettings:
     threads: int = 1
     evaluate_every: int = 500
     checkpoint_every: int = 500
+    gradient_checkpointing: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulate", "threads", "evaluate_every", "checkpoint_every"):
@@ -103,6 +113,12 @@ class TrainingSettings:
         for name in ("beta1", "beta2"):
             if not _real(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)!r}")
+        if type(self.gradient_checkpointing) is not bool:
+            raise ValueError(
+                f"gradient_checkpointing must be True or False, not {self.gradient_checkpointing!r}"
+            )
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.schedule not in ("cosine", "linear", "constant"):
             raise ValueError(f"schedule must be cosine, linear or constant, not {self.schedule!r}")
 
@@ -143,6 +159,9 @@ class Trainer:
     optimizer : Optimizer, optional
         What takes the steps, at the learning rate that the settings have for each; by default AdamW on all
         parameters, with the decay of the settings for the matrices alone.
+    communicator : Communicator, optional
+        The processes that train together: a step of N of them is that of one that accumulates N times as many
+        batches. By default this one is alone.
 
     Attributes
     ----------
@@ -173,7 +192,13 @@ class Trainer:
         data: dict[str, Any] | None = None,
         log_name: str = "log.jsonl",
         optimizer: Optimizer | None = None,
+        communicator: Communicator | None = None,
     ):
+        self.communicator = communicator or Communicator()
+        if self.communicator.rank:  # process 0 writes; and each drops others with dropout
+            folder = None
+            generator = model.rng.bit_generator
+            generator.state = generator.jumped(self.communicator.rank).state
         self.model = model
         self.task = task
         self.settings = settings
@@ -186,6 +211,9 @@ class Trainer:
             betas=(settings.beta1, settings.beta2),
         )
         self.gradients = BatchThreads(model, task, settings.threads)
+        if settings.gradient_checkpointing:
+            gradient_checkpointing(model)
+        self.loss_scale = LossScale.of(settings.precision)
         self.learning_rate = settings.learning_rates()
         self.log = None if self.folder is None else Log(self.folder / log_name)
         self.step = 0
@@ -219,7 +247,8 @@ class Trainer:
         with self.gradients.working(), _Interrupt() as interrupt, _bar(self, progress) as bar:
             while self.step < self.settings.steps:
                 row = self.train_step()
-                self.seconds = time.perf_counter() - started
+                passed = time.perf_counter() - started, interrupt.asked
+                self.seconds, asked = self.communicator.broadcast(passed)  # all go by the clock of one
                 row["seconds"] = round(self.seconds, 3)
 
                 if seconds is not None and self.seconds - looked > seconds / 50:
@@ -231,9 +260,9 @@ class Trainer:
                 if self.log is not None:
                     self.log.append(row)
                 bar.advance(row, self.settings.steps)
-                if last or interrupt.asked or self.step % self.settings.checkpoint_every == 0:
+                if last or asked or self.step % self.settings.checkpoint_every == 0:
                     self.save()
-                if interrupt.asked and not last:
+                if asked and not last:
                     raise KeyboardInterrupt
 
     def _correct_steps(self, seconds: float) -> None:
@@ -245,17 +274,18 @@ class Trainer:
 
     def _open_folder(self) -> None:
         """Save what there is before the first step, and drop the log of steps that will be taken again."""
-        if self.folder is None or self.log is None:
-            return
-        newest = max(checkpoints_in(self.folder / "checkpoints"), default=-1)
+        newest = self.step
+        if self.folder is not None:
+            newest = max(checkpoints_in(self.folder / "checkpoints"), default=-1)
         if newest > self.step:
             raise CheckpointError(
                 f"cannot go on from step {self.step} in {str(self.folder)!r}: it holds a checkpoint of step "
                 f"{newest}; go on from that one, or remove those of later steps"
             )
-        if newest < self.step:
+        if self.communicator.broadcast(newest < self.step):
             self.save()
-        self.log.cut(after=self.step)
+        if self.log is not None:
+            self.log.cut(after=self.step)
 
     def train_step(self) -> dict[str, Any]:
         """Take one optimizer step and return its row for the log.
@@ -265,36 +295,45 @@ class Trainer:
         NonFiniteError
             If loss or gradient became NaN or infinite; the parameters are as before.
         """
-        settings = self.settings
+        settings, each = self.settings, self.communicator
         self.optimizer.zero_grad()
-        loss = 0.0
-        with numpy.errstate(all="ignore"):  # what is not finite is found here, and told with its layer
-            first = self.step * settings.accumulate
-            batches = [self.task.batch(first + part) for part in range(settings.accumulate)]
+        scale = self.loss_scale.value
+        # what is not finite is found here, and told with its layer
+        with numpy.errstate(all="ignore"), product_precision(settings.precision):
+            first = self.step * settings.accumulate * each.size + each.rank
+            batches = [self.task.batch(first + part * each.size) for part in range(settings.accumulate)]
             counts = [self.task.count(*batch) for batch in batches]
+            total = each.sum(sum(counts))
+            losses, drawn = [], []
             for batch, count in zip(batches, counts, strict=True):
-                drawn = self.model.rng.bit_generator.state
-                loss += self.gradients.add(batch, count / sum(counts))
-                if not math.isfinite(loss):
-                    raise NonFiniteError(self._what_broke("the loss", self.step + 1, batch, drawn))
+                drawn.append(self.model.rng.bit_generator.state)
+                losses.append(self.gradients.add(batch, scale * count / total))
+            each.add_gradients(self.model.parameters())
+            self.loss_scale.divide_out(self.model.parameters())
             norm = clip_grad_norm(self.model.parameters(), settings.clip)
-            if not math.isfinite(norm):
-                raise NonFiniteError(self._what_broke("the gradient", self.step + 1, batch, drawn))
+            norm, *losses = _on_host(norm, *losses)  # a GPU has worked on by itself up to here
+            loss = each.sum(sum(losses)) / scale
+            left_out = self.loss_scale.update(overflowed=not math.isfinite(norm))
+            if not left_out and not (math.isfinite(loss) and math.isfinite(norm)):
+                what = "the gradient" if math.isfinite(loss) else "the loss"
+                part = next((i for i, part in enumerate(losses) if not math.isfinite(part)), -1)
+                raise NonFiniteError(self._what_broke(what, self.step + 1, batches[part], drawn[part]))
         self.optimizer.lr = self.learning_rate(self.step)
-        self.optimizer.step()
+        if not left_out:
+            self.optimizer.step()
         self.step += 1
         return {
             "step": self.step,
             "loss": loss,
             "learning_rate": self.optimizer.lr,
-            "gradient_norm": norm,
+            "gradient_norm": None if left_out else norm,
             "tokens": self.step * self.tokens_per_step,
         }
 
     @property
     def tokens_per_step(self) -> int:
         """Tokens that one optimizer step looks at."""
-        return self.settings.accumulate * self.task.tokens_per_batch
+        return self.communicator.size * self.settings.accumulate * self.task.tokens_per_batch
 
     def validation_loss(self) -> float:
         """Return the task's loss on held-out data, in nats.
@@ -319,20 +358,27 @@ class Trainer:
         NonFiniteError
             If a parameter is NaN or infinite; nothing is written.
         """
-        if self.folder is None:
-            return None
+        each = self.communicator
+        rng, *other_rngs = each.gather(self.model.rng.bit_generator.state)
+        each.check_equal(self.model.parameters())
+        written = None if self.folder is None else self._write(self.folder, rng, other_rngs)
+        return each.broadcast(written)  # nobody goes on before it is there
+
+    def _write(self, folder: Path, rng: Any, other_rngs: list[Any]) -> Path:
         for name, p in self.model.named_parameters():
             if not _finite(p):
                 raise NonFiniteError(f"parameter {name} became NaN or infinite by step {self.step}{ADVICE}")
         state = {
             "settings": dataclasses.asdict(self.settings),
             "data": self.data,
-            "rng": self.model.rng.bit_generator.state,
+            "rng": rng,
+            "other_rngs": other_rngs,  # of the other processes
+            "loss_scale": dataclasses.asdict(self.loss_scale),
             "seconds": self.seconds,
             "log": None if self.log is None else self.log.path.name,
         }
         return save_checkpoint(
-            self.folder / "checkpoints",
+            folder / "checkpoints",
             self.step,
             self.model,
             self.tokenizer,
@@ -349,10 +395,20 @@ class Trainer:
             If the checkpoint belongs to another model or its state is damaged.
         """
         state, moments = checkpoint.state, checkpoint.optimizer_state()
+        others = state.get("other_rngs", [])
+        if not isinstance(others, list):
+            raise CheckpointError(f"cannot go on from {str(checkpoint.path)!r}: other_rngs is {others!r}")
+        if len(others) + 1 != self.communicator.size:
+            go_on = COMMAND.format(size=len(others) + 1) if others else "tinytransformer"
+            raise CheckpointError(
+                f"cannot go on from {str(checkpoint.path)!r} with {self.communicator.size} processes: it was "
+                f"begun with {len(others) + 1}, so go on with: {go_on}"
+            )
         try:
             self.model.load_state_dict(checkpoint.model.state_dict())
             self.optimizer.load_state_dict(moments)
-            self.model.rng.bit_generator.state = state["rng"]
+            self.model.rng.bit_generator.state = [state["rng"], *others][self.communicator.rank]
+            self.loss_scale = LossScale(**state["loss_scale"])
             self.step, self.seconds = state["step"], float(state["seconds"])
             if not math.isfinite(self.seconds):
                 raise ValueError(f"seconds are {self.seconds}")
@@ -365,6 +421,12 @@ class Trainer:
         self.model.rng.bit_generator.state = drawn
         place = first_non_finite(self.model, lambda: self.task.loss(self.model, *batch))
         return _broken(what, step, place)
+
+
+def _on_host(*numbers: Any) -> list[float]:
+    """Bring numbers to the host; it waits for a GPU once for all of them."""
+    module = module_of(numbers[0])
+    return [float(n) for n in (numbers if module is numpy else to_numpy(module.stack(numbers)))]
 
 
 def _broken(what: str, step: int, place: str) -> str:

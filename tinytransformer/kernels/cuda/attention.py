@@ -1,4 +1,4 @@
-"""The GPU's kernels of ``attention`` and ``general_attention``: matrix products, and one pass between them."""
+"""The GPU's kernels of ``attention`` and ``general_attention``: products, and one pass between them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class GeneralAttention:
     # With P = e / Z, S = c q k^T + B, O = P v and g = dL/dO, for each head:
     #   dL/dV = P^T g,  dL/dP = g V^T,  dL/dS = P (dL/dP - D) with D = rowsum(O g),
     #   dL/dQ = c dL/dS K,  dL/dK = c dL/dS^T Q,  dL/dB = dL/dS
-    # CuPy copies a transposed operand of a batch of products: so those with P^T and dL/dS^T, the largest arrays,
-    # are computed transposed, as (g^T P)^T.
+    # CuPy copies a transposed operand of a batch of products: so those with P^T and dL/dS^T, the largest
+    # arrays, are computed transposed, as (g^T P)^T.
     @staticmethod
     def backward(g: Any, o: Any, saved: Any, needs: list[bool]) -> Any:
         """Compute the scores again, and from them and dP in one pass P and dS."""

@@ -13,7 +13,7 @@ from ...autograd import Formula, Kernel
 from ...backend import is_array, module_of, xp
 from ...tensor import Tensor
 
-SOURCES = ("blocks", "softmax", "attention", "normalization", "activations", "losses", "embedding", "optimizer")
+FILES = "blocks softmax attention normalization activations losses embedding optimizer"
 ENTRIES_PER_THREAD = 4  # of a row: fewer threads have to be joined, and each keeps several reads in flight
 MOST_THREADS = 256
 SCALARS: dict[type, Any] = {int: numpy.int32, bool: numpy.bool_, float: numpy.float64}
@@ -44,7 +44,7 @@ class HostAndGPU(Kernel):
 
 
 def on_gpu(formula: Formula) -> Callable[[type], type]:
-    """Declare the kernel of a formula for the GPU: a class with ``forward`` and ``backward``, as for the host."""
+    """Declare the kernel of a formula for the GPU: a class with ``forward`` and ``backward``."""
 
     def declare(pair: type) -> type:
         assert formula.fused is not None
@@ -57,7 +57,7 @@ def on_gpu(formula: Formula) -> Callable[[type], type]:
 def source() -> str:
     """Return the CUDA source of all kernels; ``real`` in it stands for float or double."""
     folder = resources.files(__package__)
-    return "\n".join(folder.joinpath(f"{name}.cu").read_text(encoding="utf-8") for name in SOURCES)
+    return "\n".join(folder.joinpath(f"{name}.cu").read_text(encoding="utf-8") for name in FILES.split())
 
 
 @cache

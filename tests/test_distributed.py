@@ -1,0 +1,217 @@
+"""Several processes that train one model: through ``mpiexec``, as a user starts them."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_cupy
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import tinytransformer as tt
+from tinytransformer.backend import BackendError
+from tinytransformer.training import Communicator, communicator
+from tinytransformer.training.distributed import MPICommunicator, cores_for_each, processes
+
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+needs_mpi = pytest.mark.skipif(
+    importlib.util.find_spec("mpi4py") is None or MPIEXEC is None,
+    reason="mpi4py or mpiexec is not installed: pip install 'tinytransformer[mpi]'",
+)
+MODEL = ["--layers", "1", "--heads", "2", "--d-model", "12", "--context", "11", "--batch-size", "3"]
+MODEL += ["--tokenizer", "byte", "--threads", "1"]
+TEXT = "the cat sat on the mat, and the dog on the log; " * 40
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    return tmp_path
+
+
+def job(size, *program):
+    """Run a program on so many processes; return what they said."""
+    path = str(Path(tt.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    start = [MPIEXEC, "-n", str(size), sys.executable] if size else [sys.executable]
+    return subprocess.run(
+        [*start, *program], env=environment, capture_output=True, text=True, timeout=120, encoding="utf-8"
+    )
+
+
+def train(size, *options, fails=False):
+    """Train on so many processes; 0 stands for one without mpiexec."""
+    module = ["-m", "mpi4py", "-m", "tinytransformer"] if size else ["-m", "tinytransformer"]
+    done = job(size, *module, "train", *map(str, options))
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done
+
+
+def begin(size, folder, steps, *options):
+    return train(size, "--text", "text.txt", "--out", folder, "--steps", steps, *MODEL, *options)
+
+
+def weights(folder, step):
+    return load_file(f"{folder}/checkpoints/step-{step:08d}/model.safetensors")
+
+
+def state(folder, step):
+    found = next(Path(f"{folder}/checkpoints/step-{step:08d}").glob("*.json"))
+    return json.loads(found.read_text(encoding="utf-8"))
+
+
+@needs_mpi
+def test_two_processes_are_one_with_twice_the_batch(here):
+    said = begin(2, "two", 7)
+    begin(0, "one", 7, "--accumulate", 2)
+    for name, array in weights("one", 7).items():
+        np.testing.assert_allclose(weights("two", 7)[name], array, rtol=0, atol=2e-5, err_msg=name)
+    rows, expected = (
+        [json.loads(line) for line in Path(f, "log.jsonl").read_text().splitlines()] for f in ("two", "one")
+    )
+    assert [row["step"] for row in rows] == list(range(1, 8))  # process 0 alone has written
+    assert [row["tokens"] for row in rows] == [row["tokens"] for row in expected]
+    np.testing.assert_allclose([r["loss"] for r in rows], [r["loss"] for r in expected], rtol=1e-5)
+    assert said.stdout.count("trained  7 steps") == 1
+    assert "mpiexec -n 2 python -m mpi4py -m tinytransformer train --resume two" in said.stdout
+
+
+@needs_mpi
+def test_a_run_that_goes_on_is_one_that_never_stopped(here):
+    options = ["--schedule", "constant", "--warmup", 0, "--dropout", 0.3]
+    begin(2, "whole", 8, *options)
+    begin(2, "parts", 5, *options)
+    of_each = [state("parts", 5)["rng"], *state("parts", 5)["other_rngs"]]
+    assert len(of_each) == 2
+    assert of_each[0] != of_each[1]  # each drops others
+    for wrong in (0, 3):
+        done = train(wrong, "--resume", "parts", "--steps", 8, fails=True)
+        assert "was begun with 2, so go on with: mpiexec -n 2 python -m mpi4py" in " ".join(
+            done.stderr.split()
+        )
+    train(2, "--resume", "parts", "--steps", 8)
+    for name, array in weights("whole", 8).items():
+        np.testing.assert_array_equal(weights("parts", 8)[name], array, err_msg=name)
+
+
+@needs_mpi
+def test_processes_agree_on_the_steps_of_a_time(here):
+    done = train(2, "--text", "text.txt", "--out", "timed", "--seconds", 1, *MODEL)
+    assert "trained" in done.stdout
+    assert max(int(p.name[5:]) for p in Path("timed/checkpoints").iterdir()) > 1
+
+
+FAILING = """
+import os, sys
+from tinytransformer.training import Trainer
+step = Trainer.train_step
+def failing(self):
+    if self.communicator.rank == 1 and self.step == 2:
+        {failure}
+    return step(self)
+Trainer.train_step = failing
+from tinytransformer.cli import main
+main(sys.argv[1:])
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        ("raise OSError(28, 'No space left on device', 'data')", "error: data: No space left on device"),
+        ("raise AssertionError('a mistake')", "AssertionError: a mistake"),
+        ("os.kill(os.getpid(), 9)", "signal"),
+    ],
+)
+def test_a_process_that_fails_ends_the_job(here, failure, message):
+    Path("job.py").write_text(FAILING.format(failure=failure))
+    options = ["train", "--text", "text.txt", "--out", "failed", "--steps", "900000", *MODEL]
+    done = job(2, "-m", "mpi4py", "job.py", *options)  # it would take an hour
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+
+
+@needs_mpi
+def test_jobs_that_cannot_be(here):
+    done = job(2, "-m", "tinytransformer", "train", "--out", "run")
+    assert "several processes are started with: mpiexec -n 2 python -m mpi4py -m" in done.stderr
+    done = job(2, "-m", "mpi4py", "-m", "tinytransformer", "generate", "run")
+    assert "several processes can share the commands train and pretrain alone" in done.stderr
+    assert not Path("run").exists()
+
+
+@needs_mpi
+def test_weights_that_differ_are_found(here):
+    Path("job.py").write_text(
+        "import numpy, tinytransformer as tt\n"
+        "from tinytransformer.training import communicator\n"
+        "each = communicator()\n"
+        "w = tt.nn.Parameter(numpy.ones(3, 'float32'))\n"
+        "each.check_equal([w])\n"
+        "print('equal')\n"
+        "if each.rank: w.data[1] += 1e-7\n"
+        "each.check_equal([w])\n"
+    )
+    done = job(2, "-m", "mpi4py", "job.py")
+    assert done.stdout.count("equal\n") == 2
+    assert done.stderr.count("no longer have the same weights") >= 1
+    assert done.returncode != 0
+
+
+def test_one_process_needs_no_mpi(monkeypatch):
+    assert type(communicator()) is Communicator
+    monkeypatch.setenv("PMI_SIZE", "3")
+    assert processes() == 3
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.delitem(sys.modules, "mpi4py")
+    with pytest.raises(ValueError, match="mpiexec -n 3 python -m mpi4py"):
+        communicator()
+
+
+def test_cores_are_shared_by_the_processes_of_a_machine(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert cores_for_each() == 7
+    for here, each in ((2, 3), (7, 1), (11, 1)):
+        monkeypatch.setenv("MPI_LOCALNRANKS", str(here))
+        assert cores_for_each() == each
+
+
+class Recorded:
+    """What MPI offers, for one process."""
+
+    rank, size = 0, 2
+
+    def __init__(self):
+        self.reduced = []
+
+    def Allreduce(self, _, buffer):
+        self.reduced.append(buffer)
+        buffer *= 2
+
+
+@needs_mpi
+def test_gradients_are_added_up_in_one_buffer():
+    comm = Recorded()
+    each = MPICommunicator(comm)
+    ps = [tt.nn.Parameter(np.zeros(shape, "float32")) for shape in ((2, 3), (5,), (7,))]
+    for p in ps[:2]:
+        p.grad = tt.tensor(np.ones(p.shape, "float32"))
+    each.add_gradients(ps)
+    assert [b.shape for b in comm.reduced] == [(11,)]
+    assert [p.grad.numpy().sum() for p in ps[:2]] == [12, 10]
+    assert ps[2].grad is None
+
+
+@needs_mpi
+def test_processes_on_a_gpu_are_refused():
+    p = tt.nn.Parameter(fake_cupy.asarray(np.ones(3)))
+    p.grad = tt.Tensor(fake_cupy.asarray(np.ones(3)))
+    with pytest.raises(BackendError, match="several processes train on NumPy only"):
+        MPICommunicator(Recorded()).add_gradients([p])
