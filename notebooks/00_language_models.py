@@ -25,8 +25,8 @@
 # 解决的都是这里遇到的难题。
 
 # %%
+import collections
 import re
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -95,12 +95,12 @@ assert 90 < V < 130
 my_percentage = ...  # your guess, 0 to 100
 
 # %%
-pairs = Counter(pairwise(train_text))
+pairs = collections.Counter(pairwise(train_text))
 
 
 def after(first):
     """What follows a character, the most frequent first."""
-    found = Counter({b: n for (a, b), n in pairs.items() if a == first})
+    found = collections.Counter({b: n for (a, b), n in pairs.items() if a == first})
     total = sum(found.values())
     return {b: n / total for b, n in found.most_common()}
 
@@ -247,7 +247,7 @@ assert abs(np.exp(surprise) - 1.384) < 0.001
 #
 # $$P(b \mid a) = \lambda_0 \frac{1}{V} + \lambda_1 \frac{\text{count}(b)}{N} + \lambda_2 \frac{\text{count}(ab)}{\sum_c \text{count}(ac)}$$
 #
-# This is what [NGram](tinytransformer.models.NGram) does, for any n. It chooses the shares $\lambda$ on a part
+# This is what [NGram](tinytransformer.models.ngram.NGram) does, for any n. It chooses the shares $\lambda$ on a part
 # of the training text that it keeps aside for that. Here is the same by hand, and the two must agree.
 
 # %% [markdown] lang="zh"
@@ -261,14 +261,14 @@ assert abs(np.exp(surprise) - 1.384) < 0.001
 #
 # $$P(b \mid a) = \lambda_0 \frac{1}{V} + \lambda_1 \frac{\text{count}(b)}{N} + \lambda_2 \frac{\text{count}(ab)}{\sum_c \text{count}(ac)}$$
 #
-# [NGram](tinytransformer.models.NGram) 正是这样做的，n 可以任取。份额 $\lambda$ 由它从训练文本中另留一部分来选定。
+# [NGram](tinytransformer.models.ngram.NGram) 正是这样做的，n 可以任取。份额 $\lambda$ 由它从训练文本中另留一部分来选定。
 # 下面手工算一遍，两者必须一致。
 
 # %%
 bigram = tt.models.NGram(order=2, vocab_size=V).fit(train_ids)
 print("λ =", bigram.weights.round(4))
 
-singles = Counter(train_text)
+singles = collections.Counter(train_text)
 by_hand = np.array(
     [
         bigram.weights[0] / V

@@ -40,9 +40,10 @@ from tinytransformer.plotting import attention_map, loss_curve
 # %% [markdown] lang="zh"
 # ## 一个头，一个平均
 #
-# 给 *Anna*、*gave*（送给）、*Ben* 各一个向量，1 在各自的位置上。让 *gave* 看它的两个邻居，各占一半：这正是两个相等得分的 softmax。
+# 给“小安”“送给”“小本”（代码里是 anna、gave、ben）各一个向量，1 在各自的位置上。让“送给”看它的两个邻居，各占一半：
+# 这正是两个相等得分的 softmax。
 #
-# **先猜一猜**：只有一个头时，*gave* 在 “Anna gave Ben” 和 “Ben gave Anna” 里得到的向量相同吗？回答 "yes" 或 "no"。
+# **先猜一猜**：只有一个头时，“送给”在“小安送给小本”和“小本送给小安”里得到的向量相同吗？回答 "yes" 或 "no"。
 
 # %% guess="\"yes\""
 my_answer = ...  # "yes" or "no"
@@ -77,7 +78,7 @@ assert not np.allclose(*two_heads)
 # mapped alone. Its id is **linear**, the code [linear](tinytransformer.formulas.layers.linear).
 
 # %% [markdown] lang="zh"
-# Anna 与 Ben 的平均就是 Ben 与 Anna 的平均：谁送谁收，已经看不出来了。两个头能把两个答案分开，因为它们的输出是**并排**放的，
+# 小安与小本的平均就是小本与小安的平均：谁送谁收，已经看不出来了。两个头能把两个答案分开，因为它们的输出是**并排**放的，
 # 没有相加。道理就这么简单。
 #
 # ## 投影

@@ -310,7 +310,7 @@ figure, axes = plt.subplots(figsize=(6.5, 3))
 for p, style in ((20, "-"), (50, "--"), (80, ":")):
     axes.plot(PE_table @ PE_table[p], style, label=label(f"position {p}", f"位置 {p}"))
 axes.set(xlabel=label("other position", "另一个位置"), ylabel=label("product", "内积"))
-axes.legend()
+axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 axes.spines[["top", "right"]].set_visible(False)
 plt.show()
 np.testing.assert_allclose((PE_table @ PE_table[20])[:70], (PE_table @ PE_table[50])[30:])
@@ -488,7 +488,8 @@ logarithmic = (N - E) * (np.log(np.maximum(steps, E) / E) / np.log(D / E))
 one_side = np.where(steps < E, steps, E + logarithmic.astype(int)).clip(max=N - 1)
 both_sides = one_side + np.where(distances > 0, N, 0)
 np.testing.assert_array_equal(tt.relative_position_bucket(distances), both_sides)
-print(dict(zip(range(0, 9), tt.relative_position_bucket(-np.arange(9)).tolist(), strict=True)))
+for distance in (-1, -7, -8, -20, -21, -100, 1):
+    print(say("distance", "距离"), distance, "→", tt.relative_position_bucket([distance])[0])
 
 # %% [markdown] lang="en"
 # **Guess**: into which bucket does a key fall that stands 300 places *after* the query? The buckets are numbered from 0
@@ -526,7 +527,7 @@ left.step(distances, decoder, "--", where="mid", label=label("decoder", "解码�
 left.set(
     xlabel=label("key position − query position", "键的位置 − 查询的位置"), ylabel=label("bucket", "桶号")
 )
-left.legend(loc="upper left", bbox_to_anchor=(0.25, 1))
+left.legend(loc="center right", bbox_to_anchor=(1, 0.5), frameon=False)
 left.spines[["top", "right"]].set_visible(False)
 biases = rng.normal(size=32)  # one head's: a number for each bucket
 offsets = np.arange(40) - np.arange(40)[:, None]  # key minus query
@@ -551,16 +552,19 @@ check(relative_position_bucket)
 # ## Your sentence, with and without positions
 #
 # In a sentence with a repeated word, attention without positions cannot tell the two apart: their rows are **equal**.
-# Rotated by their positions, they differ. Write a sentence with a word in it twice, and **look at** its two rows.
+# Rotated by their positions, they differ. Write a sentence with a word in it twice, and **look at** its two rows,
+# at the left (head 0) without positions and at the right (head 1) rotated.
 
 # %% [markdown] lang="zh"
 # ## 你的句子，有位置与没有位置
 #
-# 句中有重复的词时，没有位置的注意力分不清它们：两行**完全相同**。按位置旋转之后就不同了。写一个有重复词的句子，**看一看**它的那两行。
+# 句中有重复的词时，没有位置的注意力分不清它们：两行**完全相同**。按位置旋转之后就不同了。写一个有重复词的句子，**看一看**它的那两行：左边
+# （head 0）没有位置，右边（head 1）旋转过。
 
 # %%
 sentence = label("the dog saw the cat", "狗 看见 猫 ， 猫 跑 了").split()
 vocabulary = sorted(set(sentence))
+assert len(vocabulary) < len(sentence), say("use a word twice", "请让一个词出现两次")
 table = rng.normal(size=(len(vocabulary), 32)) / 2 + 0.5
 x = tt.embedding(np.array([vocabulary.index(word) for word in sentence]), table)  # (T, d)
 place = np.arange(len(sentence))
@@ -570,7 +574,7 @@ attention_map(np.stack([without, rotated]), sentence)
 
 # %%
 twice = next(word for word in sentence if sentence.count(word) > 1)
-first, second = (i for i, word in enumerate(sentence) if word == twice)
+first, second = [i for i, word in enumerate(sentence) if word == twice][:2]
 np.testing.assert_allclose(without[first], without[second])
 assert np.abs(rotated[first] - rotated[second]).max() > 0.01
 print(twice, without[first].round(2), without[second].round(2), sep="\n")

@@ -169,6 +169,7 @@ def test_every_option_of_train(empty):
     tested = {f"--{name}" for name in options} | {
         "--tied-head",
         "--llama",
+        "--gradient-checkpointing",
         "--force",
         "--seconds",
         "--resume",

@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy  # noqa: F401  its BLAS is among what the machine is described by
 import sizes
 
 PLACE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
@@ -39,6 +40,13 @@ def machine(threads):
             versions.append(f"{name} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"no {name}")
+    from threadpoolctl import threadpool_info
+
+    for pool in threadpool_info():  # which kernels it took, for an environment variable may hold it back
+        if pool["user_api"] == "blas":
+            versions.append(
+                f"{pool['internal_api']} {pool['version']} ({pool.get('architecture', 'unknown')})"
+            )
     return f"{model}, {os.cpu_count()} cores, {threads} threads, float32; {', '.join(versions)}."
 
 

@@ -26,6 +26,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import report
 import sizes
 from tqdm import tqdm
 
@@ -306,13 +307,12 @@ def main(given: list[str] | None = None) -> None:
         results.append(result)
         if asked.json:  # after each: nothing is lost if a later one fails
             asked.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(report.machine(asked.threads))
     print(table(results))
     for r in results:
         for peer, note in r["notes"].items():
             print(f"{r['name']}: without {peer}, {note}")
     if asked.docs:
-        import report
-
         report.write(asked.docs, results, table(results), asked.threads)
 
 

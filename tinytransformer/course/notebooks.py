@@ -9,7 +9,9 @@ else is the same in every copy.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from .exercise import Exercise, Say, find_exercise
 __all__ = ["Lesson", "LessonError", "build", "execute", "lessons"]
 
 LANGUAGES = ("en", "zh")
+CODE_LINK = re.compile(r"\[(\w+)\]\((tinytransformer(?:\.\w+)+)\)")  # [attention](tinytransformer.formulas.…)
 
 
 class LessonError(ValueError):
@@ -91,7 +94,8 @@ class Lesson:
         )
         for cell in self.cells:
             if cell["kind"] == "prose":
-                cells.append(v4.new_markdown_cell(cell["text"](language)))
+                # a notebook has no page to link to: it shows the name that can be imported
+                cells.append(v4.new_markdown_cell(CODE_LINK.sub(r"`\2`", cell["text"](language))))
             elif cell["kind"] == "code":
                 text = cell["text"]
                 if solution and "guess" in cell["metadata"]:
@@ -125,6 +129,31 @@ def _exercise_cells(asked: Exercise, language: str, solution: bool) -> list[Any]
         v4.new_code_cell("import numpy as np\n\n\n" + written.rstrip(), metadata={"nbgrader": write}),
         v4.new_code_cell(f"check({asked.name})", metadata={"nbgrader": {**points, "points": asked.points}}),
     ]
+
+
+def resolve(name: str) -> Any:
+    """Return what a link to code leads to.
+
+    Parameters
+    ----------
+    name : str
+        Module and name, such as "tinytransformer.formulas.attention.attention".
+
+    Raises
+    ------
+    LessonError
+        If there is none.
+
+    Examples
+    --------
+    >>> resolve("tinytransformer.models.NGram").__name__
+    'NGram'
+    """
+    module, _, last = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), last)
+    except (ImportError, AttributeError):
+        raise LessonError(f"a link leads to {name}, which is not there: has it moved?") from None
 
 
 def lessons_folder() -> Path:

@@ -17,7 +17,6 @@ from . import (
     self_attention,
     softmax,
 )
-from .blas import choose_blas_kernels
 from .memory import keep_freed_memory
 
 from . import cuda  # isort: skip - after the kernels that it stands beside
@@ -25,7 +24,6 @@ from . import cuda  # isort: skip - after the kernels that it stands beside
 __all__ = [
     "activations",
     "attention",
-    "choose_blas_kernels",
     "cuda",
     "dropout",
     "embedding",
@@ -39,4 +37,3 @@ __all__ = [
 ]
 
 keep_freed_memory()
-choose_blas_kernels()

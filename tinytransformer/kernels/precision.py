@@ -9,7 +9,7 @@ import numpy
 
 from ..autograd import Kernel
 from ..backend import xp
-from ..formulas import linear
+from ..formulas import linear, self_attention
 from .common import fusible
 
 __all__ = ["PRECISIONS", "product_precision"]
@@ -84,19 +84,19 @@ class product_precision:  # noqa: N801 - used as a with-block, like use_backend
         self.name = name
 
     def __enter__(self) -> None:
-        self.before = linear.fused
+        self.before = linear.fused, self_attention.fused
         if self.name == "float16":
+            self_attention.fused = None  # it has its own products; the formula uses those of linear
             linear.fused = Kernel(linear, LinearInHalf.forward, LinearInHalf.backward)
         _let_gpu_round(self.name != "float32")
 
     def __exit__(self, *_: object) -> None:
-        linear.fused = self.before
+        linear.fused, self_attention.fused = self.before
         _let_gpu_round(False)
 
 
 def _let_gpu_round(allowed: bool) -> None:
     if getattr(xp.module, "__name__", "") == "cupy":
-        from cupy._core import _routines_linalg as products
-
+        products = xp.module._core._routines_linalg  # CuPy's only switch that acts after its import
         kind = products.COMPUTE_TYPE_TF32 if allowed else products.COMPUTE_TYPE_DEFAULT
         products.set_compute_type(numpy.float32, kind)

@@ -52,7 +52,8 @@ class SelfAttention:
         projected = rows @ W  # (n, 3 d)
         if biases:
             projected += numpy.concatenate([c * b_Q, b_K, b_V])
-        o, saved = GeneralAttention.forward(*in_heads(projected, x.shape, heads), mask, None, 1.0)
+        q, k, v = in_heads(projected, x.shape, heads)
+        o, saved = GeneralAttention.forward(q, k, v, mask, scale=1.0)
         joined = o.swapaxes(1, 2).reshape(batch * T, d)  # no copy, for o is laid out as q
         y = joined @ W_O
         if biases:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy
 
-from ..models import BERT, BERTConfig, BERTForSequenceClassification
+from ..models import BERT, BERTForSequenceClassification
 from ..text import pad, stdlib_modules
 from ..formulas import softmax
 from ..training import evaluating
@@ -113,8 +113,13 @@ class Classification(FineTuning):
 
     columns = ("text", "label")
     inputs = ("text",)
-    settings: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 32}
-    pretrained_settings: ClassVar[dict[str, Any]] = {"learning_rate": 1e-4, "batch_size": 16}
+    settings: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 32, "schedule": "linear"}
+    pretrained_settings: ClassVar[dict[str, Any]] = {
+        "learning_rate": 1e-4,
+        "batch_size": 16,
+        "weight_decay": 0.01,
+        "schedule": "linear",
+    }
 
     @classmethod
     def default_data(cls, seed: int) -> TaskData:
@@ -124,22 +129,19 @@ class Classification(FineTuning):
     @classmethod
     def new_model(cls, data: TaskData, rng: numpy.random.Generator) -> tuple[Any, Any]:
         """Make a small BERT, and a WordPiece tokenizer of the texts."""
-        tokenizer, config = small_encoder([text for text, _ in data.train], LONGEST)
-        return cls._with_labels(config, data, rng), tokenizer
+        encoder, tokenizer = small_encoder([text for text, _ in data.train], LONGEST, True, rng)
+        return cls._with_labels(encoder, data), tokenizer
 
     @classmethod
     def with_head(cls, model: Any, data: TaskData, rng: numpy.random.Generator) -> Any:
         """Put a new head on a trained BERT."""
-        encoder = encoder_of(model, pooler=True, rng=rng)
-        return cls._with_labels(encoder.config, data, rng, encoder)
+        return cls._with_labels(encoder_of(model, pooler=True, rng=rng), data)
 
     @staticmethod
-    def _with_labels(
-        config: BERTConfig, data: TaskData, rng: numpy.random.Generator, encoder: BERT | None = None
-    ) -> BERTForSequenceClassification:
+    def _with_labels(encoder: BERT, data: TaskData) -> BERTForSequenceClassification:
         labels = {label for _, label in data.train}
-        config = dataclasses.replace(config, num_labels=len(labels))
-        return BERTForSequenceClassification(config, rng, encoder=encoder)
+        config = dataclasses.replace(encoder.config, num_labels=len(labels))
+        return BERTForSequenceClassification(config, encoder=encoder)
 
     def prepare(self, model: Any) -> None:
         """Make examples (ids, label) of the rows; a class that has no row to train on is left out."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 import re
 import string
@@ -16,7 +15,7 @@ import numpy
 from ..models import BERTForQuestionAnswering
 from ..text import pad, stdlib_modules
 from ..training import evaluating
-from .encoders import encoder_of, small_encoder
+from .encoders import encoder_of, hide_tokens, small_encoder
 from .finetuning import Batch, FineTuning, Row, TaskData, shorten, split_rows
 
 __all__ = ["QuestionAnswering", "answer_scores", "questions_about_functions"]
@@ -24,7 +23,8 @@ __all__ = ["QuestionAnswering", "answer_scores", "questions_about_functions"]
 LONGEST = 128  # tokens of question and text for a new model; a longer text is read in windows
 LONGEST_PRETRAINED = 384  # the same for a trained one, if it has as many positions
 MARKED = 3  # segments of a new model: the third is the text's tokens that occur in the question
-COMMON = 0.02  # of the questions: a token that occurs in more tells nothing, and is not marked
+COMMON = 0.25  # of the questions: a token that occurs in more tells nothing, and is not marked
+HIDDEN = 0.1  # of the tokens that a new model reads, at each step
 LONGEST_ANSWER = 40  # tokens
 LONGEST_LIST = 260  # characters of the texts that are made of the standard library
 LONGEST_SUMMARY = 110  # characters of what a function is said to do
@@ -159,8 +159,13 @@ class QuestionAnswering(FineTuning):
     columns = ("question", "context", "answer")
     optional_columns = ("start",)
     inputs = ("question", "context")
-    settings: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 32}
-    pretrained_settings: ClassVar[dict[str, Any]] = {"learning_rate": 1e-4, "batch_size": 16}
+    settings: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 16, "schedule": "linear"}
+    pretrained_settings: ClassVar[dict[str, Any]] = {
+        "learning_rate": 1e-4,
+        "batch_size": 16,
+        "weight_decay": 0.01,
+        "schedule": "linear",
+    }
 
     @classmethod
     def default_data(cls, seed: int) -> TaskData:
@@ -191,9 +196,8 @@ class QuestionAnswering(FineTuning):
     def new_model(cls, data: TaskData, rng: numpy.random.Generator) -> tuple[Any, Any]:
         """Make a small BERT, and a WordPiece tokenizer of the questions and texts."""
         texts = dict.fromkeys(text for row in data.train for text in row[:2])
-        tokenizer, config = small_encoder(list(texts), LONGEST)
-        config = dataclasses.replace(config, type_vocab_size=MARKED)
-        return BERTForQuestionAnswering(config, rng), tokenizer
+        encoder, tokenizer = small_encoder(list(texts), LONGEST, False, rng, type_vocab_size=MARKED)
+        return BERTForQuestionAnswering(encoder.config, encoder=encoder), tokenizer
 
     @classmethod
     def with_head(cls, model: Any, data: TaskData, rng: numpy.random.Generator) -> Any:
@@ -201,7 +205,7 @@ class QuestionAnswering(FineTuning):
         if isinstance(model, BERTForQuestionAnswering):
             return model
         encoder = encoder_of(model, pooler=False, rng=rng)
-        return BERTForQuestionAnswering(encoder.config, rng, encoder=encoder)
+        return BERTForQuestionAnswering(encoder.config, encoder=encoder)
 
     def prepare(self, model: Any) -> None:
         """Make windows of the rows; to train on, those that hold an answer."""
@@ -210,6 +214,7 @@ class QuestionAnswering(FineTuning):
         if model.config.type_vocab_size == MARKED:
             asked = Counter(i for row in self.data.train for i in set(self.tokenizer.encode(row[0]).tolist()))
             self.unmarked = sorted(i for i, n in asked.items() if n > COMMON * len(self.data.train))
+        self.hidden = 0.0 if model.config.dropout else HIDDEN
 
         def windows(rows: Sequence[Row]) -> list[Window]:
             made = []
@@ -221,6 +226,11 @@ class QuestionAnswering(FineTuning):
 
         self.train = [window for window in windows(self.data.train) if window.first >= 0]
         self.validation = windows(self.data.validation)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step; tokens are hidden if the model has no dropout: see `hide_tokens`."""
+        ids, *rest = super().batch(step)
+        return hide_tokens(ids, self.tokenizer, self.hidden, self.drawing(step)), *rest
 
     def length(self, example: Any) -> int:
         """Return the number of tokens."""

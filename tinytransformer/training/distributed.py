@@ -12,7 +12,7 @@ from ..backend import BackendError, backend_name
 from ..optim import flatten_gradients
 from ..tensor import Tensor
 
-__all__ = ["Communicator", "MPICommunicator", "communicator", "cores_for_each", "processes"]
+__all__ = ["Communicator", "communicator", "cores_for_each", "processes"]
 
 COMMAND = "mpiexec -n {size} python -m mpi4py -m tinytransformer"
 
@@ -79,13 +79,13 @@ class MPICommunicator(Communicator):
         self.rank, self.size = comm.rank, comm.size
         threadpool_limits(cores_for_each(), user_api="blas")  # each would take all cores of the machine
 
-    def sum(self, value: Any) -> Any:  # noqa: D102
+    def sum(self, value: Any) -> Any:
         return self.comm.allreduce(value)
 
-    def broadcast(self, value: Any) -> Any:  # noqa: D102
+    def broadcast(self, value: Any) -> Any:
         return self.comm.bcast(value)
 
-    def gather(self, value: Any) -> list[Any]:  # noqa: D102
+    def gather(self, value: Any) -> list[Any]:
         return self.comm.allgather(value)
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -97,7 +97,7 @@ class MPICommunicator(Communicator):
             raise BackendError("several processes train on NumPy only: leave out --backend, or mpiexec")
         self.comm.Allreduce(MPI.IN_PLACE, flat)
 
-    def check_equal(self, parameters: Iterable[Tensor]) -> None:  # noqa: D102
+    def check_equal(self, parameters: Iterable[Tensor]) -> None:
         digest = hashlib.sha256()
         for p in parameters:
             digest.update(p.numpy().tobytes())
