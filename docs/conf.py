@@ -1,17 +1,20 @@
 """The site: `sphinx-build -W --keep-going docs docs/_build/html`, with nothing fetched from a network.
 
-Lessons, reference and equation table are written by ``generate.py`` before the build. Lessons run once for each
-language named in ``execute_lessons`` and are kept in ``docs/_build`` until they or the library change;
-``-D execute_lessons=`` shows them without outputs.
+Lessons, reference and equation table are written by ``generate.py`` before the build. Lessons run once
+for each language named in ``execute_lessons``. Their outputs are kept in ``docs/_build`` until they or the
+library change; ``-D execute_lessons=`` shows them without outputs.
 """
 
 import inspect
+import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import generate
+from sphinx.errors import ExtensionError
+from sphinx.util.nodes import make_refnode
 
 import tinytransformer
 from tinytransformer.autograd import Formula, Primitive
@@ -47,7 +50,7 @@ html_show_sourcelink = False
 html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_sidebars = {"index": [], "instructors": []}
+html_sidebars = {page: [] for page in ("index", "instructors", "reference/equations")}
 html_theme_options = {
     "logo": {"text": project},
     "header_links_before_dropdown": 6,
@@ -79,8 +82,34 @@ def language_of_page(app, pagename, templatename, context, doctree) -> None:
         context["language"] = "zh"
 
 
+def by_its_last_name(app, env, node, contnode):
+    """Resolve `Mask` in a docstring of another package: there is one public thing of that name."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or "py:module" not in node:
+        return None
+    known = env.domains["py"].objects
+    found = [name for name, entry in known.items() if name.endswith("." + target) and not entry.aliased]
+    if len(found) > 1:
+        found = [name for name in found if name == f"tinytransformer.{target}"]
+    if not found:
+        return None
+    return make_refnode(app.builder, node["refdoc"], known[found[0]].docname, found[0], contnode, found[0])
+
+
+def check_pages(app, exception) -> None:
+    """Refuse pages that would ask a network for something, and pictures without a text."""
+    for page in sorted(Path(app.outdir).rglob("*.html")) if exception is None else ():
+        text = page.read_text(encoding="utf-8")
+        if found := re.search(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//', text):
+            raise ExtensionError(f"{page} asks the network: {found[0]}")
+        if found := re.search(r'<img\b(?![^>]*\balt="[^"]*[^"/]")[^>]*>', text):
+            raise ExtensionError(f"{page} has a picture without a text: {found[0]}")
+
+
 def setup(app) -> None:
     """Connect the above."""
     app.add_config_value("execute_lessons", "en zh", "env", [str])
     app.connect("builder-inited", write_pages)
+    app.connect("missing-reference", by_its_last_name)
+    app.connect("build-finished", check_pages)
     app.connect("html-page-context", language_of_page)

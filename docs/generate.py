@@ -31,7 +31,15 @@ REFERENCE = {
     ),
     "formulas": (
         "Formulas",
-        [f"formulas.{n}" for n in "attention masks activations normalization layers positions losses".split()],
+        [
+            "formulas.attention",
+            "formulas.masks",
+            "formulas.activations",
+            "formulas.normalization",
+            "formulas.layers",
+            "formulas.positions",
+            "formulas.losses",
+        ],
     ),
     "nn": ("Layers", ["nn", "nn.lora"]),
     "models": ("Models", ["models", "models.listings"]),
@@ -42,7 +50,7 @@ REFERENCE = {
     "pretrained": ("Published weights", ["pretrained"]),
     "tasks": ("Tasks", ["tasks"]),
     "plotting": ("Pictures", ["plotting"]),
-    "course": ("Course", ["course", "course.notebooks", "course.grader"]),
+    "course": ("Course", ["course", "course.notebooks", ]),
     "kernels": ("Kernels", ["kernels"]),
 }
 
@@ -76,7 +84,7 @@ def write_reference(folder: Path) -> dict[int, str]:
     """Write a page for each entry of `REFERENCE`; return the name under which each object is shown, by its id."""
     names: dict[int, str] = {}
     for page, (title, modules) in REFERENCE.items():
-        parts = [f"{title}\n{'=' * len(title)}\n", ".. py:currentmodule:: tinytransformer\n"]
+        parts = [f"{title}\n{'=' * len(title)}\n"]
         for module in (importlib.import_module(f"tinytransformer.{m}") for m in modules):
             shown = []
             for name, value in public(module):
@@ -99,29 +107,36 @@ def write_reference(folder: Path) -> dict[int, str]:
 def section(module: ModuleType, shown: list[tuple[str, Any]]) -> str:
     """Return the entries of a module: a table of all, then each."""
     first = (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ")
-    table = "\n".join(f"   ~{name}" for name, _ in shown)
+    table = "\n".join(f"   ~{name}" for name, value in shown if not is_data(value))
     entries = "\n".join(entry(name, value) for name, value in shown)
-    title = module.__name__
+    title = module.__name__.partition(".")[2]
     return f"{title}\n{'-' * len(title)}\n\n{first}\n\n.. autosummary::\n   :nosignatures:\n\n{table}\n\n{entries}"
 
 
+def is_data(value: Any) -> bool:
+    """Tell a table or a name for a type from what has a docstring of its own."""
+    return not inspect.isclass(value) and not inspect.isroutine(inspect.unwrap(value))
+
+
 def entry(name: str, value: Any) -> str:
-    """Return the autodoc directive for a name."""
-    if inspect.isclass(value):
-        return f".. autoclass:: {name}\n   :members:\n"
-    return f".. {'autofunction' if callable(value) else 'autodata'}:: {name}\n"
+    """Return the directive for a name."""
+    if is_data(value):
+        return f".. py:data:: {name}\n\n   ``{value!r}``\n"
+    return (
+        f".. autoclass:: {name}\n   :members:\n" if inspect.isclass(value) else f".. autofunction:: {name}\n"
+    )
 
 
 # --- the equations --------------------------------------------------------------------------------------
 
 
 def oracles() -> dict[str, str]:
-    """Return for each formula the file of the tests in which its oracle stands."""
+    """Return for each formula the module of the tests in which its oracle stands."""
     found: dict[str, str] = {}
     for path in sorted((ROOT / "tests").glob("formula_cases*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and node.value in FORMULAS:
-                found.setdefault(node.value, f"tests/{path.name}")
+                found.setdefault(node.value, path.stem)
     return found
 
 
@@ -135,23 +150,25 @@ def write_equations(path: Path, names: dict[int, str]) -> None:
     checked = oracles()
     rows = []
     for name, formula in FORMULAS.items():
-        lessons = " ".join(
-            f"{{doc}}`{lesson[:2]} </lessons/en/{lesson}>` {{doc}}`中文 </lessons/zh/{lesson}>`"
+        lessons = ", ".join(
+            f"{{doc}}`{int(lesson[:2])} </lessons/en/{lesson}>` {{doc}}`中文 </lessons/zh/{lesson}>`"
             for lesson in places.get(name, [])
         )
         equation = formula.equation.replace("|", r"\vert ")
         rows.append(
-            f"| {name} | ${equation}$ | {formula.source} | {{py:obj}}`{name} <{names[id(formula)]}>` | {lessons} "
-            f"| `{checked.get(name, '')}` |"
+            f"| {{py:obj}}`{name} <{names[id(formula)]}>` | ${equation}$ | {formula.source} | {lessons} "
+            f"| {checked.get(name, '')} |"
         )
     put(
         path,
-        "# Equations\n\n"
-        "Each formula has an id, which is the name of its function. The code, the lesson's cell, the oracle and the "
-        "property test share it; a test fails where one of them is missing. The oracle is the equation in plain NumPy, "
-        "entry by entry; `test_formula_equals_its_equation` in `tests/test_formulas.py` holds formula and kernel to it "
-        "on generated inputs, and `test_gradcheck` the gradients to finite differences.\n\n"
-        "| id | equation | source | code | lesson | oracle |\n|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n",
+        "---\nhtml_theme.sidebar_secondary.remove: true\n---\n\n# Equations\n\n"
+        "Each formula has an id, the name of its function, which leads to the code. The lesson's cell, the oracle and "
+        "the property test share it; a test fails where one of them is missing. The oracle is the equation in plain "
+        "NumPy, entry by entry, in `tests/`; `test_formula_equals_its_equation` in `tests/test_formulas.py` holds "
+        "formula and kernel to it on generated inputs, and `test_gradcheck` the gradients to finite differences.\n\n"
+        "| id and code | equation | source | lesson | oracle |\n|---|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n",
     )
 
 
@@ -169,7 +186,9 @@ HEADS = {
     "zh": "# 课程\n\n每一页都是运行过的笔记本。`tinytransformer course start --lang zh` 在 Jupyter 中打开它们，练习写完即可检查。\n\n"
     "{{doc}}`English </lessons/en/index>`\n",
 }
-GUESSED = re.compile(r"^(?:You guessed .*?; it is |你猜 .*?；答案是 )(.*?)(?:\. Well guessed\.|。猜对了。|[.。])$", re.M)
+GUESSED = re.compile(
+    r"^(?:You guessed .*?; it is |你猜 .*?；答案是 )(.*?)(?:\. Well guessed\.|。猜对了。|[.。])$", re.M
+)
 
 
 def write_lessons(folder: Path, cache: Path, names: dict[int, str], run: list[str]) -> None:
@@ -183,7 +202,9 @@ def write_lessons(folder: Path, cache: Path, names: dict[int, str], run: list[st
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // 2)))  # two run at a time
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda job: executed(*job, cache, code.hexdigest()) if job[1] in run else None, jobs))
+        done = list(
+            pool.map(lambda job: executed(*job, cache, code.hexdigest()) if job[1] in run else None, jobs)
+        )
     import nbformat
 
     for (lesson, language), solution in zip(jobs, done, strict=True):

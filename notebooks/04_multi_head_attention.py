@@ -116,7 +116,7 @@ print(x.shape, "→", tt.linear(x, W, b).shape)
 # concatenation is as wide as x again. In practice the h matrices stand side by side in **one** matrix $W^Q$ of
 # $(d_{model}, d_{model})$: head i owns columns $i\,d_k$ to $(i+1)\,d_k$. The id is **multi_head_attention**, the
 # code [multi_head_attention](tinytransformer.formulas.attention.multi_head_attention). Below it is written out
-# head by head.
+# head by head. With the same x three times it is [self_attention](tinytransformer.formulas.attention.self_attention).
 
 # %% [markdown] lang="zh"
 # ## 公式
@@ -136,9 +136,9 @@ print(x.shape, "→", tt.linear(x, W, b).shape)
 # 在*自*注意力中，Q、K、V 都是同一个 x。每个 $W_i$ 有 $d_k = d_{model} / h$ 列，所以拼接之后又和 x 一样宽。
 # 实际上 h 个矩阵并排放在**一个** $(d_{model}, d_{model})$ 的矩阵 $W^Q$ 里：第 i 个头占第 $i\,d_k$ 到 $(i+1)\,d_k$ 列。
 # 编号是 **multi_head_attention**，代码是 [multi_head_attention](tinytransformer.formulas.attention.multi_head_attention)。
-# 下面一个头一个头地写出来。
+# 下面一个头一个头地写出来。三个输入都是 x 时，就是 [self_attention](tinytransformer.formulas.attention.self_attention)。
 
-# %% equation="multi_head_attention"
+# %% equation="multi_head_attention self_attention"
 W_Q, W_K, W_V, W_O = rng.normal(size=(4, 12, 12)) / np.sqrt(12)
 h, d_k = 3, 4
 found = []
@@ -147,6 +147,7 @@ for i in range(h):
     found.append(tt.attention(x @ W_Q[:, own], x @ W_K[:, own], x @ W_V[:, own]))  # (2, 5, 4)
 by_hand = np.concatenate(found, axis=-1) @ W_O  # (2, 5, 12)
 np.testing.assert_allclose(tt.multi_head_attention(x, x, x, W_Q, W_K, W_V, W_O, heads=h), by_hand)
+np.testing.assert_allclose(tt.self_attention(x, W_Q, W_K, W_V, W_O, heads=h), by_hand)
 print(say("head by head and all at once: the same", "逐头计算与一次算完：结果相同"), by_hand.shape)
 
 # %% [markdown] lang="en"

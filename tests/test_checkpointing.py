@@ -107,6 +107,25 @@ def test_what_the_block_reaches_beside_its_arguments_gets_its_gradient():
     np.testing.assert_allclose(x.grad.data, np.exp(2 * w.data), rtol=1e-12)
 
 
+def test_an_input_made_from_another_is_counted_once():
+    x = tt.tensor([0.5, -0.3], dtype="float64", requires_grad=True)
+    h = tt.exp(x)
+    tt.checkpoint(lambda a, b: a * b, x, h).sum().backward()
+    np.testing.assert_allclose(x.grad.data, (1 + x.data) * np.exp(x.data), rtol=1e-12)
+
+
+def test_the_backward_pass_leaves_the_switches_as_they_are():
+    x = tt.ones(3, requires_grad=True)
+    y = tt.checkpoint(lambda x: tt.softmax(x * x), x).sum()
+    with tt.no_grad(), tt.formulas():
+        y.backward()
+        assert not (x * x).requires_grad
+    with tt.formulas():
+        y = tt.checkpoint(lambda x: tt.softmax(x * x), x).sum()
+    y.backward()
+    assert tt.softmax(x).node.operation.name == "softmax"
+
+
 def test_gradients_that_are_returned_and_those_of_second_order():
     block = Feeding()
     x = tt.tensor(np.random.default_rng(8).normal(size=(2, 5)), requires_grad=True)

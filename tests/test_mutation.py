@@ -18,19 +18,19 @@ SEEDS = range(30)
 FASTER = "the other branch gives the same numbers, but slower"
 EQUIVALENT: dict[tuple[str, str], str] = {
     ("concatenate", "composite, concatenate: 1  =>  2"): "NumPy takes any negative length for: what is left",
-    ("einsum", "function, einsum: True  =>  False"): "optimize changes the order of the work alone",
+    ("einsum", "forward, einsum: True  =>  False"): "optimize changes the order of the work alone",
     ("einsum", "joint_rule, _einsum_rule: c in target  =>  c not in target"): FASTER,
     ("einsum", "joint_rule, _einsum_rule: lengths.get(c)  =>  lengths"): FASTER,
-    ("logsumexp", "function, logsumexp: 0  =>  1"): "any finite number may be taken from -inf",
+    ("logsumexp", "forward, logsumexp: 0  =>  1"): "any finite number may be taken from -inf",
     ("logsumexp", "rule 0, _finite: 0  =>  1"): "any finite number may be taken from -inf",
     ("power", "rule 0, _lowered: 0  =>  1"): "it is multiplied by an exponent of 0",
     (
         "scatter_add",
-        "function, _is_basic: index if isinstance(index, tuple) else (index,)  =>  (index,)",
+        "forward, _is_basic: index if isinstance(index, tuple) else (index,)  =>  (index,)",
     ): FASTER,
     (
         "scatter_add",
-        "function, _is_basic: i is None or i is Ellipsis or isinstance(i, (int, slice))"
+        "forward, _is_basic: i is None or i is Ellipsis or isinstance(i, (int, slice))"
         "  =>  i is None and i is Ellipsis and isinstance(i, (int, slice))",
     ): FASTER,
 }
@@ -121,7 +121,7 @@ def parts_of(name: str) -> Iterator[tuple[str, Callable, Callable]]:
         yield "composite", getattr(tt, name), lambda patch, mutant: patch.setattr(tt, name, mutant)
     if name in PRIMITIVES:
         primitive = PRIMITIVES[name]
-        for place in ("function", "joint_rule"):
+        for place in ("forward", "joint_rule"):
             if getattr(primitive, place) is not None:
                 yield (
                     place,

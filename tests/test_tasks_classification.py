@@ -62,9 +62,7 @@ def test_no_docstring_and_no_file_is_on_both_sides(stdlib):
     hidden = re.compile(rf"(?i)\b({'|'.join(families)})\b")
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     sides = {}
-    for path, module in stdlib_modules():
-        if path.split("/")[0] not in families:
-            continue
+    for path, module in stdlib_modules(*sorted(families)):
         for node in ast.walk(module):
             if isinstance(node, kinds) and (text := ast.get_docstring(node)):
                 if hidden.sub("…", text) in held:
@@ -86,8 +84,9 @@ def test_each_family_is_held_out_in_part_and_its_name_is_gone(stdlib):
     assert not any(name.search(text) for text, _ in stdlib.train + stdlib.validation)
 
 
-def test_another_seed_holds_out_other_files(stdlib):
-    assert docstrings_by_family(seed=1).validation != stdlib.validation
+def test_another_seed_holds_out_other_files():
+    held = [docstrings_by_family(seed, packages=("asyncio", "email")).validation for seed in (0, 1, 1)]
+    assert held[0] != held[1] == held[2]
 
 
 def test_scores_on_a_known_case():
@@ -140,7 +139,7 @@ def test_tokens_are_hidden_in_training_alone_and_never_special_ones():
 
 def test_a_model_with_dropout_of_its_own_sees_all_tokens():
     rows = sentences(12, 1)
-    task, model = task_of(rows, rows[:5])
+    task, _ = task_of(rows, rows[:5])
     config = BERTConfig(task.tokenizer.vocab_size, 13, 12, 2, 3, 24, dropout=0.1)
     given = Classification.with_head(BERT(config), task.data, np.random.default_rng(0))
     task = Classification(task.data, given, task.tokenizer, 7, 3)
@@ -151,7 +150,7 @@ def test_a_model_with_dropout_of_its_own_sees_all_tokens():
 def test_it_learns_what_most_words_say():
     task, model = task_of(sentences(300, 1), sentences(60, 2), batch_size=32)
     optimizer = AdamW(decay_groups(model, 0.1), lr=2e-3)
-    for step in range(90):
+    for step in range(150):
         model.zero_grad()
         task.loss(model, *task.batch(step)).backward()
         optimizer.step()

@@ -15,10 +15,24 @@ from tinytransformer.tasks import QuestionAnswering, TaskData, read_rows
 from tinytransformer.tasks import question_answering as qa
 from tinytransformer.tasks.question_answering import answer_scores, questions_about_functions, read
 from tinytransformer.tensor import Tensor
-from tinytransformer.text import TextError, WordPieceTokenizer, pad, stdlib_modules
+from tinytransformer.text import TextError, WordPieceTokenizer, stdlib_modules
 
-TOKENIZER = WordPieceTokenizer.train("naïve cats sit on mats; 注意 all dogs-and-cats run to (the) mat. " * 9, 60)
-WORDS = ["cats", "Naïve", "mats;", "注意", "dogs-and-cats", "xyzzy", "(the)", "mat.", "e\u0301tude", "\t", "RUN"]
+TOKENIZER = WordPieceTokenizer.train(
+    "naïve cats sit on mats; 注意 all dogs-and-cats run to (the) mat. " * 9, 60
+)
+WORDS = [
+    "cats",
+    "Naïve",
+    "mats;",
+    "注意",
+    "dogs-and-cats",
+    "xyzzy",
+    "(the)",
+    "mat.",
+    "e\u0301tude",
+    "\t",
+    "RUN",
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +53,23 @@ def test_answers_are_literal_and_no_question_or_file_is_on_both_sides(stdlib):
     assert 0.05 < len(stdlib.validation) / len(stdlib.train) < 0.13
 
 
-def test_whole_files_are_held_out(stdlib, monkeypatch):
-    modules = [item for item in stdlib_modules() if item[0].startswith(("email/", "xml/", "json/"))]
-    monkeypatch.setattr(qa, "stdlib_modules", lambda: iter(modules))
-    data = questions_about_functions(seed=0)
-    held = {row[1] for row in data.validation}
-    for item in modules:
-        monkeypatch.setattr(qa, "split_rows", lambda rows, *_: (rows, []))
+def test_whole_files_are_held_out(monkeypatch):
+    packages = ("email", "json", "xml")
+    held = {row[1] for row in questions_about_functions(seed=0, packages=packages).validation}
+    assert held
+    monkeypatch.setattr(qa, "split_rows", lambda rows, *_: (rows, []))
+    for item in list(stdlib_modules(*packages)):
         monkeypatch.setattr(qa, "stdlib_modules", lambda item=item: iter([item]))
-        rows = questions_about_functions(seed=0).train
-        contexts = {row[1] for row in rows}
+        contexts = {row[1] for row in questions_about_functions(seed=0).train}
         # a question with the same answer in an earlier file is kept there alone
         assert contexts <= held or not contexts & held
-    assert held
 
 
-@given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=30), longest=st.integers(9, 40), data=st.data())
+@given(
+    words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=30),
+    longest=st.integers(9, 40),
+    data=st.data(),
+)
 @settings(max_examples=150, deadline=None)
 def test_the_answers_tokens_stand_for_the_answer(words, longest, data):
     context = " ".join(words)
@@ -70,7 +85,10 @@ def test_the_answers_tokens_stand_for_the_answer(words, longest, data):
         assert len(window.ids) == len(window.segments) == len(window.spans) <= longest
         assert window.row == 7
         assert window.ids[0] == TOKENIZER.cls_id
-        assert (np.flatnonzero(window.ids == TOKENIZER.sep_id)[[0, -1]] == [window.segments.argmax() - 1, len(window.ids) - 1]).all()
+        assert (
+            np.flatnonzero(window.ids == TOKENIZER.sep_id)[[0, -1]]
+            == [window.segments.argmax() - 1, len(window.ids) - 1]
+        ).all()
         within = window.spans[:, 0] >= 0
         covered |= {tuple(span) for span in window.spans[within]}
         assert (window.segments[within] == 1).all()
@@ -80,7 +98,9 @@ def test_the_answers_tokens_stand_for_the_answer(words, longest, data):
             assert context[begin:end] == context[answer[0] : answer[1]]
         else:
             assert window.first == window.last == -100
-            assert not {tuple(spans[first]), tuple(spans[last])} <= {tuple(span) for span in window.spans[within]}
+            assert not {tuple(spans[first]), tuple(spans[last])} <= {
+                tuple(span) for span in window.spans[within]
+            }
     assert covered == {tuple(span) for span in spans}
     room = len(windows[0].ids) - int((windows[0].segments == 0).sum()) - 1
     if last - first < room // 2:
@@ -123,7 +143,9 @@ def test_the_best_span_lies_in_the_text_and_ends_after_it_starts(monkeypatch):
     end[0, places[1] + 3] = 0
     found = qa.best_spans(lambda *_: BERTSpanOutput(Tensor(start), Tensor(end)), [window], None, None, None)
     assert found[0][0] == 5.0
-    assert context[found[0][1] : found[0][2]] == context[window.spans[places[1], 0] : window.spans[places[2], 1]]
+    assert (
+        context[found[0][1] : found[0][2]] == context[window.spans[places[1], 0] : window.spans[places[2], 1]]
+    )
 
 
 @pytest.mark.parametrize(

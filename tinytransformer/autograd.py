@@ -12,8 +12,9 @@ gradient; on Tensors (``create_graph=True``) it records itself, so that gradient
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import ContextDecorator
+from operator import attrgetter
 from typing import Any
 
 from .backend import backend_name, is_array, module_of, running, xp
@@ -126,9 +127,7 @@ class Operation:
 
     name: str
 
-    def run(self, arrays: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Return the output array and what the backward needs besides inputs and output."""
-        raise AttributeError(f"{type(self).__name__} defines no run()")
+    forward: Callable[..., Any]  # on arrays: the output, or a kernel's output and what its backward needs
 
     def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> list[Any]:
         """Return the gradient for each of ``node.inputs``."""
@@ -145,23 +144,29 @@ class Operation:
                 arrays[i] = a.data
                 if a.requires_grad:
                     inputs.append((i, a))
-        module = xp.module
-        for a in arrays if tensor is None else [tensor.data]:  # ids may come from the host
-            if is_array(a):
-                module = module_of(a)
-                break
+        if tensor is not None:
+            module = module_of(tensor.data)  # ids may come from the host
+        else:
+            module = next((module_of(a) for a in arrays if is_array(a)), xp.module)
         try:
             if module is xp.module:
-                y, saved = self.run(arrays, kwargs)
+                y = self.forward(*arrays, **kwargs)
             else:
                 with running(module):
-                    y, saved = self.run(arrays, kwargs)
+                    y = self.forward(*arrays, **kwargs)
         except (ValueError, TypeError, IndexError) as error:
             raise _explained(error, self.name, arrays) from None
-        if tensor is None or y is NotImplemented:
+        if y is NotImplemented:
             return y
-        out = Tensor._of(y if is_array(y) else module.asarray(y))
-        if inputs and _switch.recording and out.data.dtype.kind == "f":
+        saved = None
+        if type(y) is tuple:
+            y, saved = y
+        if tensor is None:
+            return y
+        if not is_array(y):
+            y = module.asarray(y)
+        out = Tensor._of(y)
+        if inputs and _switch.recording and y.dtype.kind == "f":
             out.requires_grad = True
             out.node = Node(self, args, arrays, kwargs, inputs, saved)
         return out
@@ -198,7 +203,7 @@ class Primitive(Operation):
     """
 
     def __init__(self, function: Callable):
-        self.function = function
+        self.forward = function
         self.name = function.__name__.strip("_")
         self.rules: list[Callable | None] = []
         self.joint_rule: Callable | None = None
@@ -210,7 +215,7 @@ class Primitive(Operation):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run on arrays or Tensors; Tensors may be given by keyword too."""
         if kwargs and any(isinstance(v, Tensor) for v in kwargs.values()):
-            args, kwargs = _by_position(self.function, args, kwargs)
+            args, kwargs = _by_position(self.forward, args, kwargs)
         return self.apply(args, kwargs)
 
     def __repr__(self) -> str:
@@ -220,16 +225,12 @@ class Primitive(Operation):
         return self.__name__  # a copy is this same function, and a pickle holds its name
 
     def vjp(self, *rules: Callable | None) -> None:
-        """Declare the rules: each maps (upstream, output, *inputs) to the gradient of one input."""
+        """Declare the rules: each maps ``(upstream, output, *inputs)`` to the gradient of one input."""
         self.rules = list(rules)
 
     def vjp_all(self, rule: Callable) -> None:
         """Declare one rule that returns the gradients of all inputs: for any number of inputs."""
         self.joint_rule = rule
-
-    def run(self, arrays: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, None]:
-        """Run the NumPy or CuPy function."""
-        return self.function(*arrays, **kwargs), None
 
     def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> list[Any]:
         """Run the rules of the inputs that need a gradient."""
@@ -242,13 +243,13 @@ class Primitive(Operation):
                     f"for {len(args)} arguments"
                 )
             return [found[i] for i, _ in node.inputs]
-        return [self._rule(i)(g, y, *args, **node.kwargs) for i, _ in node.inputs]
-
-    def _rule(self, i: int) -> Callable:
-        rule = self.rules[i] if i < len(self.rules) else None
-        if rule is None:
-            raise TypeError(f"{self.name} has no gradient for argument {i}: declare one with .vjp(...)")
-        return rule
+        rules, kwargs, found = self.rules, node.kwargs, []
+        for i, _ in node.inputs:
+            rule = rules[i] if i < len(rules) else None
+            if rule is None:
+                raise TypeError(f"{self.name} has no gradient for argument {i}: declare one with .vjp(...)")
+            found.append(rule(g, y, *args, **kwargs))
+        return found
 
 
 class Kernel(Operation):
@@ -267,11 +268,6 @@ class Kernel(Operation):
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}>"
-
-    def run(self, arrays: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Run the fused forward."""
-        result = self.forward(*arrays, **kwargs)
-        return (NotImplemented, None) if result is NotImplemented else result
 
     def gradients(self, node: Node, g: Any, y: Any, as_tensors: bool) -> list[Any]:
         """Run the fused backward; on Tensors, differentiate the formula instead."""
@@ -379,14 +375,14 @@ _alias.vjp(lambda g, y, x: g)
 # --- the walk back --------------------------------------------------------------------------------------
 
 
-def ordered(outputs: Iterable[Tensor], stop: frozenset[int] | set[int] = frozenset()) -> list[Tensor]:
+def ordered(outputs: Iterable[Tensor], stop: Set[Tensor] = frozenset()) -> list[Tensor]:
     """Return the Tensors behind ``outputs`` that require a gradient, each after all it was made from.
 
-    A graph of any depth fits: nothing recurses. Tensors whose id is in ``stop`` are listed but not looked
-    behind.
+    A graph of any depth fits: nothing recurses. Tensors in ``stop`` are listed but not looked behind.
     """
-    found = {id(t): t for t in outputs if t.requires_grad}
-    left = list(found.values())
+    found = {t for t in outputs if t.requires_grad}
+    left = list(found)
+    leaves, made = [], []
     while left:
         tensor = left.pop()
         node = tensor.node
@@ -395,17 +391,18 @@ def ordered(outputs: Iterable[Tensor], stop: frozenset[int] | set[int] = frozens
                 "this graph was freed by an earlier backward(): compute the outputs again, "
                 "or pass retain_graph=True the first time"
             )
-        if node is None or id(tensor) in stop:
+        if node is None:
+            leaves.append(tensor)
+            continue
+        made.append(tensor)
+        if tensor in stop:
             continue
         for _, parent in node.inputs:
-            if id(parent) not in found:
-                found[id(parent)] = parent
+            if parent not in found:
+                found.add(parent)
                 left.append(parent)
-    return sorted(found.values(), key=_made_at)
-
-
-def _made_at(tensor: Tensor) -> int:
-    return 0 if tensor.node is None else tensor.node.time
+    made.sort(key=attrgetter("node.time"))
+    return leaves + made
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
@@ -427,42 +424,33 @@ def _walk(
 
     Each Tensor is reached once all that was made from it has been: its gradient is then complete.
     """
-    targets = {id(t) for t in inputs or ()}
+    targets = set(inputs or ())
     order = ordered(outputs, targets if stop else frozenset())
-    needed: set[int] | None = None  # with inputs: the Tensors on a path to one
-    passed: set[int] = set()  # and those of them that have one behind them
+    needed: set[Tensor] | None = None  # with inputs: the Tensors on a path to one
+    passed: set[Tensor] = set()  # and those of them that have one behind them
     if inputs is not None:
         needed = set(targets)
         for t in order:
-            if t.node is not None and any(id(p) in needed for _, p in t.node.inputs):
-                needed.add(id(t))
-                passed.add(id(t))
-    pending: dict[int, Any] = {}  # gradients that are still being added up
-    ours: set[int] = set()  # sums that were made here, and so may be added to in place
-
-    def add(key: int, g: Any) -> None:
-        if key not in pending:
-            pending[key] = g
-        elif key in ours:
-            pending[key] += g
-        else:
-            pending[key] = pending[key] + g
-            if not create_graph:
-                ours.add(key)
-
+            if t.node is not None and any(p in needed for _, p in t.node.inputs):
+                needed.add(t)
+                passed.add(t)
+    # gradients that are still being added up: a sum that was made here may be added to in place
+    pending: dict[Tensor, Any] = {}
+    ours: set[int] = set()  # an id keeps no Tensor in memory
     for t, seed in zip(outputs, seeds, strict=True):
-        if t.requires_grad:
-            add(id(t), seed if create_graph else raw(seed))
-    found: dict[int, Any] = {}
+        g = seed if create_graph else raw(seed)
+        pending[t] = pending[t] + g if t in pending else g
+    found: dict[Tensor, Any] = {}
     while order:
         t = order.pop()
-        g = pending.pop(id(t), None)
-        if id(t) in targets:
-            found[id(t)] = g
-            if stop:
-                continue
-        if inputs is not None and id(t) not in passed:
-            continue  # no input lies behind: this part of the graph is left as it is
+        g = pending.pop(t, None)
+        if inputs is not None:
+            if t in targets:
+                found[t] = g
+                if stop:
+                    continue
+            if t not in passed:
+                continue  # no input lies behind: this part of the graph is left as it is
         node = t.node
         if node is not None and not retain_graph:
             t.node = FREED  # as soon as the last use is over, its memory can go
@@ -480,16 +468,23 @@ def _walk(
         else:
             with running(module):
                 contributions = node.operation.gradients(node, g, y, create_graph)
-        for (_, parent), contribution in zip(node.inputs, contributions, strict=True):
-            if contribution is None or (needed is not None and id(parent) not in needed):
+        for (_, parent), g in zip(node.inputs, contributions):  # noqa: B905  strict takes time
+            if g is None or (needed is not None and parent not in needed):
                 continue
             like = parent.data
-            if contribution.shape != like.shape:
-                contribution = _fit(contribution, like.shape, node.operation.name)
-            if contribution.dtype != like.dtype:
-                contribution = contribution.astype(like.dtype)
-            add(id(parent), contribution)
-    return [found.get(id(t)) for t in inputs or ()]
+            if g.shape != like.shape:
+                g = _fit(g, like.shape, node.operation.name)
+            if g.dtype != like.dtype:
+                g = g.astype(like.dtype)
+            if parent not in pending:
+                pending[parent] = g
+            elif id(parent) in ours:
+                pending[parent] += g
+            else:
+                pending[parent] = pending[parent] + g
+                if not create_graph:
+                    ours.add(id(parent))
+    return [found.get(t) for t in inputs or ()]
 
 
 def _refuse_changed(node: Node, output: Tensor) -> None:

@@ -21,16 +21,36 @@ class BackendError(RuntimeError):
     """A backend that is unknown, not installed, or has no device."""
 
 
-class _ArrayModule(threading.local):
-    """The array module of the operation in progress, one per thread."""
+class _Here(threading.local):
+    module: Any = None  # where this thread is running, if not on the default backend
 
-    module: Any = numpy
+
+class _ArrayModule:
+    """The array module of the operation in progress in this thread, as ``module``, and the names in it.
+
+    A name is looked up once and kept, as long as all threads are on the default backend.
+    """
+
+    default: Any = numpy
+    elsewhere = 0  # how often threads are running on another backend
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.module, name)
+        module = _here.module or self.default
+        found = module if name == "module" else getattr(module, name)
+        with _lock:
+            if not self.elsewhere and module is self.default:
+                self.__dict__[name] = found
+        return found
+
+    def change(self, default: Any, elsewhere: int) -> None:
+        """Forget the names that were kept: they are others now in some thread."""
+        with _lock:
+            _ArrayModule.default = default or self.default
+            _ArrayModule.elsewhere += elsewhere
+            self.__dict__.clear()
 
 
-xp = _ArrayModule()
+_here, _lock, xp = _Here(), threading.Lock(), _ArrayModule()
 
 _modules: dict[str, Any] = {"numpy": numpy}  # backends that were asked for, by name
 _names: dict[type, str] = {numpy.ndarray: "numpy"}  # array type -> backend
@@ -101,14 +121,14 @@ class use_backend:  # noqa: N801 - called like a function, as in NumPy's errstat
     """
 
     def __init__(self, name: str):
-        self.previous = _ArrayModule.module
-        _ArrayModule.module = _load(name)
+        self.previous = xp.default
+        xp.change(_load(name), 0)
 
     def __enter__(self) -> use_backend:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _ArrayModule.module = self.previous
+        xp.change(self.previous, 0)
 
 
 def backend_name(array: Any) -> str:
@@ -174,14 +194,16 @@ class running:  # noqa: N801
         self.module = module
 
     def __enter__(self) -> None:
-        self.previous = xp.__dict__.get("module")
-        xp.module = self.module
+        self.previous = _here.module
+        self.changes = self.module is not xp.module
+        if self.changes:
+            xp.change(None, 1)
+            _here.module = self.module
 
     def __exit__(self, *_: object) -> None:
-        if self.previous is None:
-            del xp.module
-        else:
-            xp.module = self.previous
+        if self.changes:
+            _here.module = self.previous
+            xp.change(None, -1)
 
 
 if "TINYTRANSFORMER_BACKEND" in os.environ:

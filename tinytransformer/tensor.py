@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from .backend import backend_name, is_array, module_of, move, to_numpy, xp
 
 __all__ = ["Tensor", "arange", "eye", "full", "ones", "tensor", "zeros"]
+
+
+_new = object.__new__
 
 
 class Tensor:
@@ -74,10 +78,10 @@ class Tensor:
         if requires_grad:
             self.requires_grad_()
 
-    @classmethod
-    def _of(cls, array: Any) -> Tensor:
+    @staticmethod
+    def _of(array: Any) -> Tensor:
         """Wrap an array without looking at it: the engine's fast way."""
-        self = Tensor.__new__(Tensor)
+        self = _new(Tensor)
         self.data = array
         self.grad = None
         self.node = None
@@ -87,25 +91,10 @@ class Tensor:
 
     # --- what it is ---
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
-        return self.data.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return self.data.ndim
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self.data.size
-
-    @property
-    def dtype(self) -> Any:
-        """Type of the entries."""
-        return self.data.dtype
+    shape = property(attrgetter("data.shape"), doc="Length of each axis.")
+    ndim = property(attrgetter("data.ndim"), doc="Number of axes.")
+    size = property(attrgetter("data.size"), doc="Number of entries.")
+    dtype = property(attrgetter("data.dtype"), doc="Type of the entries.")
 
     @property
     def backend(self) -> str:

@@ -10,8 +10,11 @@ import typer
 
 from .. import __version__
 from ..backend import BackendError
-from . import chat, course, embed, fill_mask, finetune, predict, pretrain, train, use  # noqa: F401  each adds its commands to the app
 from .app import app
+
+# isort: off - each adds its commands to the app, in the order in which --help lists them
+from . import train, use, pretrain, finetune, predict, chat, embed, fill_mask, course, doctor  # noqa: F401
+# isort: on
 
 __all__ = ["main"]
 

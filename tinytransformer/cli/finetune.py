@@ -136,7 +136,7 @@ def finetune(
     }
     with new_folder_beside(folder) as beside:  # an older run stays until all is known to be good
         rng = numpy.random.default_rng(seed)
-        rows = _rows(facts)
+        rows = _rows(task, data, facts["direction"], seed)
         typer.echo(f"rows     {rows.source}: {rows.fingerprint}")
         if model is None:
             network, tokenizer = kind.new_model(rows, rng)
@@ -172,16 +172,14 @@ def finetune(
     _run(trainer, folder, None if steps else seconds)
 
 
-def _rows(facts: dict[str, Any]) -> Any:
-    """Return the data that the facts name."""
+def _rows(task: str, path: Path | None, direction: str | None, seed: int) -> Any:
+    """Return the rows of a file, or those that come with the task."""
     from ..tasks import TASKS, TaskData, read_rows, split_rows
 
-    kind = TASKS[facts["task"]]
-    if facts["rows"] is None:
-        options = {} if facts["direction"] is None else {"direction": facts["direction"]}
-        return kind.default_data(facts["seed"], **options)
-    path = Path(facts["rows"])
-    return TaskData(*split_rows(read_rows(path, kind), kind.document, facts["seed"]), path.name)
+    kind = TASKS[task]
+    if path is None:
+        return kind.default_data(seed, **({} if direction is None else {"direction": direction}))
+    return TaskData(*split_rows(read_rows(path, kind), kind.document, seed), path.name)
 
 
 def _trained(name: str, rng: Any) -> tuple[Any, Any]:
@@ -255,7 +253,8 @@ def _resume(folder: Path, steps: int | None) -> None:
         raise UsageError(
             f"the run in {str(folder)!r} has taken its {done:,} steps: go on with --steps {2 * done} or more"
         )
-    rows = _rows(facts)
+    path = None if facts["rows"] is None else Path(facts["rows"])
+    rows = _rows(facts["task"], path, facts["direction"], facts["seed"])
     if rows.fingerprint != facts["fingerprint"]:
         raise UsageError(
             f"the rows are not those of the run any more: {rows.source} is {rows.fingerprint}, and it was "
@@ -265,19 +264,20 @@ def _resume(folder: Path, steps: int | None) -> None:
     work = kind(rows, network, checkpoint.tokenizer, facts["batch_size"], facts["seed"])
     work.num_beams = facts.get("num_beams", 1)
     _freeze(network, facts["freeze_encoder"], None, None)
+    run_folder = folder_of(checkpoint)
     trainer = Trainer(
         network,
         work,
         settings,
         checkpoint.tokenizer,
-        folder_of(checkpoint),
+        run_folder,
         facts,
         state["log"],
         fine_tuning_optimizer(network, settings, facts["layer_decay"]),
     )
     trainer.restore(checkpoint)
-    typer.echo(f"going on from step {done:,} of {settings.steps:,} in {trainer.folder}")
-    _run(trainer, trainer.folder, None)
+    typer.echo(f"going on from step {done:,} of {settings.steps:,} in {run_folder}")
+    _run(trainer, run_folder, None)
 
 
 def facts_of(checkpoint: Any) -> dict[str, Any]:

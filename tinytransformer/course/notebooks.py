@@ -21,6 +21,8 @@ __all__ = ["Lesson", "LessonError", "build", "execute", "lessons"]
 
 LANGUAGES = ("en", "zh")
 CODE_LINK = re.compile(r"\[(\w+)\]\((tinytransformer(?:\.\w+)+)\)")  # [attention](tinytransformer.formulas.…)
+# Chinese has no space where a line of the source ends; the line of a heading does end there
+BROKEN_LINE = re.compile(r"^(?!#)(.*[\u3000-\u9fff\uff00-\uffef])\n(?=[\u3000-\u9fff\uff00-\uffef])", re.M)
 
 
 class LessonError(ValueError):
@@ -95,7 +97,8 @@ class Lesson:
         for cell in self.cells:
             if cell["kind"] == "prose":
                 # a notebook has no page to link to: it shows the name that can be imported
-                cells.append(v4.new_markdown_cell(CODE_LINK.sub(r"`\2`", cell["text"](language))))
+                text = CODE_LINK.sub(r"`\2`", cell["text"](language))
+                cells.append(v4.new_markdown_cell(BROKEN_LINE.sub(r"\1", text)))
             elif cell["kind"] == "code":
                 text = cell["text"]
                 if solution and "guess" in cell["metadata"]:

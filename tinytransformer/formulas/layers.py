@@ -86,7 +86,7 @@ def feed_forward(
     return linear(activation(linear(x, W_1, b_1)), W_2, b_2)
 
 
-@formula("Shazeer 2020", r"\mathrm{FFN}(x) = (\varphi(xW) \odot xV)W_2")
+@formula("Shazeer 2020", r"\mathrm{FFN}(x) = (\varphi(xW + b) \odot (xV + c))W_2 + b_2")
 def gated_feed_forward(
     x: Any,
     W: Any,
@@ -132,7 +132,7 @@ def gated_feed_forward(
     return linear(activation(linear(x, W, b)) * linear(x, V, c), W_2, b_2)
 
 
-@formula("document 5.1", r"E_{\mathrm{id}}")
+@formula("document 5.1", r"y_t = W_{\mathrm{ids}_t}")
 def embedding(ids: Any, W: Any) -> Any:
     r"""Row ``ids`` of a table: the vector of each token.
 
@@ -147,7 +147,7 @@ def embedding(ids: Any, W: Any) -> Any:
 
     Returns
     -------
-    Tensor or array, shape (*ids.shape, d)
+    Tensor or array, shape (..., d)
 
     Raises
     ------

@@ -23,9 +23,13 @@ def cross_entropy(
 ) -> Any:
     r"""Mean negative logarithm of the probability given to the right class, in nats.
 
+    .. math:: -\frac1N \sum_n \log p_n(y_n), \quad p_n = \mathrm{softmax}(z_n)
+
+    With label smoothing :math:`\varepsilon` it is
+
     .. math::
         -\frac1N \sum_n \left[(1 - \varepsilon) \log p_n(y_n)
-        + \frac{\varepsilon}{V} \sum_v \log p_n(v)\right], \quad p_n = \mathrm{softmax}(z_n)
+        + \frac{\varepsilon}{V} \sum_v \log p_n(v)\right].
 
     Its exponential is the perplexity; uniform predictions give log V.
 

@@ -131,8 +131,8 @@ def rotation(x: Any, positions: Any, theta: float) -> tuple[Any, Any]:
 
 @formula(
     "Raffel et al. 2020",
-    r"b(n) = n \text{ if } n < E, \text{ else } "
-    r"\min\left(E + \left\lfloor \frac{\ln(n/E)}{\ln(D/E)} (N - E) \right\rfloor, N - 1\right),\; E = N/2",
+    r"b(n) = \begin{cases} n & n < E \\ \min\left(E + \left\lfloor \dfrac{\ln(n/E)}{\ln(D/E)}\,(N - E) "
+    r"\right\rfloor, N - 1\right) & n \ge E \end{cases} \qquad E = N/2",
 )
 def relative_position_bucket(
     distance: Any, bidirectional: bool = True, buckets: int = 32, max_distance: int = 128

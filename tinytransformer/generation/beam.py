@@ -122,7 +122,7 @@ def beam_search(
     for n in with_progress(range(1, max_new_tokens + 1), max_new_tokens, progress):
         if not len(owner):
             break  # every search has ended
-        logits = state.logits()  # (rows, V)
+        logits = state.logits().astype(numpy.float64)  # (rows, V)
         check_finite(logits.max(axis=-1))
         V = logits.shape[1]
         candidates = sums[:, None] + log_softmax(logits, axis=-1)  # (rows, V)

@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from .decoding import DecodingState, LanguageModel
-from .sampling import check_count, check_sampling, next_token_probabilities, sample
+from .sampling import check_count, check_sampling, next_tokens
 
 __all__ = ["ChatML", "Conversation", "PlainText", "decoded"]
 
@@ -230,8 +230,7 @@ class Conversation:
         room = self.model.config.context_length - state.tokens.shape[1]
         self.written, self.cut = 0, True
         while self.written < min(max_new_tokens, room):
-            p = next_token_probabilities(state.logits(), temperature, top_k, top_p)  # (1, V)
-            token = sample(p, rng.random(1))  # (1,)
+            token = next_tokens(state.logits(), rng.random(1), temperature, top_k, top_p)  # (1,)
             state.append(token)
             self.written += 1
             if int(token[0]) in self.template.stops:

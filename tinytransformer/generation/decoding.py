@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..autograd import no_grad, raw
 from ..backend import is_array, to_numpy
-from .sampling import check_count, check_sampling, next_token_probabilities, sample
+from .sampling import check_count, check_sampling, next_tokens
 
 __all__ = ["LanguageModel", "generate", "stream"]
 
@@ -202,8 +202,8 @@ def _steps(
         state = DecodingState(model, prompts, use_cache)
         rows = numpy.arange(len(prompts))  # row i of the state continues prompt rows[i]
         for _ in range(max_new_tokens):
-            p = next_token_probabilities(state.logits(), temperature, top_k, top_p)  # (rows, V)
-            tokens = sample(p, generator.random(len(prompts))[rows])  # (rows,)
+            uniform = generator.random(len(prompts))[rows]
+            tokens = next_tokens(state.logits(), uniform, temperature, top_k, top_p)  # (rows,)
             yield rows, tokens
             running = numpy.flatnonzero(~numpy.isin(tokens, stop))
             if not len(running):
@@ -243,7 +243,7 @@ class DecodingState:
         for row, prompt in zip(self.tokens, prompts, strict=True):
             row[T - len(prompt) :] = prompt
 
-    def logits(self) -> NDArray[numpy.float64]:
+    def logits(self) -> NDArray[Any]:
         """Scores (rows, V) of the token after each row. Call it once after each `extend`."""
         T = self.tokens.shape[1]
         start = max(T - self.model.config.context_length, 0)  # the window is tokens[:, start:]
@@ -251,7 +251,7 @@ class DecodingState:
             self.cache, self.cached = None, 0
         while self.cache is not None and T - self.cached > READ_AT_ONCE:
             self._read(start, self.cached + READ_AT_ONCE)
-        return to_numpy(raw(self._read(start, T))[:, -1]).astype(numpy.float64)  # (rows, T, V) -> (rows, V)
+        return to_numpy(raw(self._read(start, T))[:, -1])  # (rows, T, V) -> (rows, V)
 
     def _read(self, start: int, stop: int) -> Any:
         """Let the model score tokens[:, start:stop], of which it gets only what it has not in its cache."""

@@ -94,6 +94,21 @@ def _nucleus(z: Any, p: Any, k: int, mass: float) -> NDArray[numpy.integer]:
     return S[: numpy.searchsorted(p[S].cumsum(), mass * total) + 1]
 
 
+def next_tokens(
+    logits: NDArray[Any],
+    uniform: NDArray[numpy.float64],
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> NDArray[numpy.int64]:
+    """Choose a token for each row of logits (batch, V), with a number from [0, 1) for each."""
+    if temperature > 0:
+        return sample(next_token_probabilities(logits, temperature, top_k, top_p), uniform)
+    tokens = logits.argmax(axis=-1)  # of equals the first; a NaN, if there is one
+    check_finite(numpy.take_along_axis(logits, tokens[:, None], axis=-1))
+    return tokens
+
+
 def sample(probabilities: NDArray[numpy.float64], uniform: NDArray[numpy.float64]) -> NDArray[numpy.int64]:
     """Draw a token from each row (batch, V) with a number from [0, 1) for each, by inverting the sum."""
     cumulative = probabilities.cumsum(axis=-1)

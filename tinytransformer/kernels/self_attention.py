@@ -72,13 +72,19 @@ class SelfAttention:
         d_projected = numpy.empty_like(projected)
         backward_into([*in_heads(d_projected, shape, heads), None, None], do, o, saved)
         dx = (d_projected @ W.T).reshape(shape) if needs[0] else None
-        parts = numpy.split(d_projected, 3, axis=1)
-        parts[0] *= c
-        dW = [rows.T @ part if need else None for part, need in zip(parts, needs[1:], strict=False)]
-        db = [row_sums(part) if need else None for part, need in zip(parts, needs[5:], strict=False)]
+        dW = thirds(rows.T @ d_projected, c) if any(needs[1:4]) else (None, None, None)
+        db = thirds(row_sums(d_projected), c) if any(needs[5:8]) else (None, None, None)
         dW_O = joined.T @ g if needs[4] else None
         db_O = row_sums(g) if needs[8:] == [True] else None
         return dx, *dW, dW_O, *db, db_O
+
+
+def thirds(gradient: Any, c: float) -> tuple[Any, Any, Any]:
+    """Part the gradient of (c W_Q, W_K, W_V), or of the biases, into those of the three."""
+    d = gradient.shape[-1] // 3
+    d_Q, d_K, d_V = (gradient[..., i * d : (i + 1) * d] for i in range(3))
+    d_Q *= c
+    return d_Q, d_K, d_V
 
 
 def in_heads(projected: Any, shape: tuple[int, ...], heads: int) -> Any:

@@ -145,7 +145,7 @@ sign.vjp(lambda g, y, x: g * 0)
 
 @primitive
 def abs(x):
-    """Absolute value |x|; its gradient at 0 is 0.
+    """Absolute value; its gradient at 0 is 0.
 
     Examples
     --------

@@ -47,11 +47,12 @@ def matmul(x1, x2):
         x1 = xp.asarray(x1)
     if not hasattr(x2, "ndim"):
         x2 = xp.asarray(x2)
-    row, column = x1.ndim == 1, x2.ndim == 1
-    if x1.ndim and x2.ndim and x1.shape[-1] != x2.shape[-1 if column else -2]:
+    shape1, shape2 = x1.shape, x2.shape
+    row, column = len(shape1) == 1, len(shape2) == 1
+    if shape1 and shape2 and shape1[-1] != shape2[-1 if column else -2]:
         raise ValueError(
-            f"matmul on {tuple(x1.shape)} and {tuple(x2.shape)}: the inner lengths {x1.shape[-1]} and "
-            f"{x2.shape[-1 if column else -2]} differ; transpose one operand with .mT, or check which axis "
+            f"matmul on {shape1} and {shape2}: the inner lengths {shape1[-1]} and "
+            f"{shape2[-1 if column else -2]} differ; transpose one operand with .mT, or check which axis "
             "holds the features"
         )
     if not (row or column):

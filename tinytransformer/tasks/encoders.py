@@ -48,9 +48,7 @@ def small_encoder(
     """
     tokenizer = WordPieceTokenizer.train("\n".join(texts), VOCABULARY)
     sizes = {"d_model": 128, "num_layers": 2, "num_heads": 4, "d_ff": 256, "dropout": 0.0}
-    config = BERTConfig(
-        tokenizer.vocab_size, longest, pad_token_id=tokenizer.pad_id, **(sizes | changes)
-    )
+    config = BERTConfig(tokenizer.vocab_size, longest, pad_token_id=tokenizer.pad_id, **(sizes | changes))
     encoder = BERT(config, rng, pooler=pooler)
     for p in encoder.layers.parameters():
         if p.ndim == 2:
@@ -110,7 +108,9 @@ def encoder_of(model: Any, pooler: bool, rng: numpy.random.Generator) -> BERT:
     """
     encoder = model if isinstance(model, BERT) else getattr(model, "encoder", None)
     if not isinstance(encoder, BERT):
-        raise ValueError(f"this task needs an encoder, a BERT, and the model given is a {type(model).__name__}")
+        raise ValueError(
+            f"this task needs an encoder, a BERT, and the model given is a {type(model).__name__}"
+        )
     if pooler and encoder.pooler is None:
         d = encoder.config.d_model
         encoder.pooler = Linear(d, d, rng=rng, dtype=encoder.token_embedding.weight.dtype)

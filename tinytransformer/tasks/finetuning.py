@@ -104,6 +104,7 @@ class FineTuning(ABC):
         mean = sum(self.lengths) / len(self.lengths)
         self.tokens_per_batch = round(mean * min(batch_size, len(self.lengths)))
 
+    num_beams = 1  # that a task follows, if it writes texts
     train: list[Any]  # examples as `prepare` made them of the rows
     validation: list[Any]
 
@@ -245,7 +246,7 @@ class FineTuning(ABC):
 
 
 def read_rows(path: str | os.PathLike[str], kind: type[FineTuning]) -> list[Row]:
-    """Read a user's rows: ``.csv`` or ``.tsv`` with a header, or ``.jsonl`` with an object on each line.
+    r"""Read a user's rows: ``.csv`` or ``.tsv`` with a header, or ``.jsonl`` with an object on each line.
 
     Parameters
     ----------
@@ -265,7 +266,7 @@ def read_rows(path: str | os.PathLike[str], kind: type[FineTuning]) -> list[Row]
     >>> from tinytransformer.tasks import Classification
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "rows.csv")
-    ...     _ = path.write_text('text,label\\n"one, two",a\\nthree,b\\n', encoding="utf-8")
+    ...     _ = path.write_text('text,label\n"one, two",a\nthree,b\n', encoding="utf-8")
     ...     read_rows(path, Classification)
     [('one, two', 'a'), ('three', 'b')]
     """

@@ -182,8 +182,13 @@ def stdlib_docstrings() -> list[str]:
     return list(docstrings)
 
 
-def stdlib_modules() -> Iterator[tuple[str, ast.Module]]:
+def stdlib_modules(*packages: str) -> Iterator[tuple[str, ast.Module]]:
     """Source files of the standard library, parsed, without its tests.
+
+    Parameters
+    ----------
+    *packages : str
+        Only these packages and modules; by default all, which takes some seconds.
 
     Yields
     ------
@@ -199,13 +204,12 @@ def stdlib_modules() -> Iterator[tuple[str, ast.Module]]:
 
     Examples
     --------
-    >>> path, module = next(stdlib_modules())
-    >>> path
-    '__future__.py'
+    >>> [path for path, module in stdlib_modules("heapq", "json")][:2]
+    ['heapq.py', 'json/__init__.py']
     """
     root = Path(sysconfig.get_path("stdlib"))
     found = False
-    for source in _stdlib_sources(root):
+    for source in _stdlib_sources(root, packages or sorted(sys.stdlib_module_names)):
         found = True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the library's own sources may warn, about escapes for one
@@ -215,9 +219,9 @@ def stdlib_modules() -> Iterator[tuple[str, ast.Module]]:
         raise TextError(f"no sources of the standard library under {root}; give a UTF-8 text file instead")
 
 
-def _stdlib_sources(root: Path) -> Iterator[Path]:
-    """Source files of the modules below `root`, without site-packages and without the tests."""
-    for name in sorted(sys.stdlib_module_names):
+def _stdlib_sources(root: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Source files of these modules below `root`, without the tests."""
+    for name in names:
         if (root / f"{name}.py").is_file():
             yield root / f"{name}.py"
         for source in sorted((root / name).rglob("*.py")):
