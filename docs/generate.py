@@ -50,7 +50,7 @@ REFERENCE = {
     "pretrained": ("Published weights", ["pretrained"]),
     "tasks": ("Tasks", ["tasks"]),
     "plotting": ("Pictures", ["plotting"]),
-    "course": ("Course", ["course", "course.notebooks", ]),
+    "course": ("Course", ["course", "course.notebooks", "course.grader"]),
     "kernels": ("Kernels", ["kernels"]),
 }
 

@@ -1,8 +1,8 @@
 # ---
 # jupyter:
 #   lesson:
-#     en: GPT
-#     zh: GPT
+#     en: "GPT: the next token"
+#     zh: GPT：写出下一个词元
 #     section: "5.2"
 #     minutes: 90
 # ---

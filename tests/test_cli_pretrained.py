@@ -258,7 +258,7 @@ def test_embed_needs_an_encoder_and_sentences(inside, capsys, monkeypatch):
 
 def test_embed_measures_itself_beside_common_words(inside, capsys, monkeypatch):
     summaries = [f"{line}, and a b c a b c a" for line in LINES]
-    bodies = [" ".join([line] * 40) for line in LINES[::-1]]
+    bodies = [" ".join([line] * 120) for line in LINES[::-1]]
     documented = [f"{a}\n\n{b}" for a, b in zip(summaries, bodies, strict=True)]
     monkeypatch.setattr("tinytransformer.text.stdlib_docstrings", lambda: [*documented, documented[0], "a b"])
     bert = str(inside / "bert")

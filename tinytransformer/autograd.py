@@ -135,15 +135,14 @@ class Operation:
 
     def apply(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run on the arrays inside ``args``; the result is a Tensor if one of them was."""
-        arrays = list(args)
-        inputs = []
-        tensor = None
-        for i, a in enumerate(args):
+        arrays, inputs, tensor = [], [], None  # type: ignore[var-annotated]
+        for a in args:
             if isinstance(a, Tensor):
                 tensor = a
-                arrays[i] = a.data
                 if a.requires_grad:
-                    inputs.append((i, a))
+                    inputs.append((len(arrays), a))
+                a = a.data
+            arrays.append(a)
         if tensor is not None:
             module = module_of(tensor.data)  # ids may come from the host
         else:
@@ -191,9 +190,8 @@ def _by_position(signature_of: Callable, args: tuple, kwargs: dict) -> tuple[tup
     bound = inspect.signature(signature_of).bind(*args, **kwargs)
     last = max(i for i, v in enumerate(bound.arguments.values()) if isinstance(v, Tensor))
     bound.apply_defaults()
-    positional = tuple(bound.arguments.values())[: last + 1]
-    rest = dict(list(bound.arguments.items())[last + 1 :])
-    return positional, rest
+    given = list(bound.arguments.items())
+    return tuple(value for _, value in given[: last + 1]), dict(given[last + 1 :])
 
 
 class Primitive(Operation):
@@ -382,7 +380,7 @@ def ordered(outputs: Iterable[Tensor], stop: Set[Tensor] = frozenset()) -> list[
     """
     found = {t for t in outputs if t.requires_grad}
     left = list(found)
-    leaves, made = [], []
+    leaves, made = list[Tensor](), list[Tensor]()
     while left:
         tensor = left.pop()
         node = tensor.node
@@ -391,11 +389,8 @@ def ordered(outputs: Iterable[Tensor], stop: Set[Tensor] = frozenset()) -> list[
                 "this graph was freed by an earlier backward(): compute the outputs again, "
                 "or pass retain_graph=True the first time"
             )
-        if node is None:
-            leaves.append(tensor)
-            continue
-        made.append(tensor)
-        if tensor in stop:
+        (leaves if node is None else made).append(tensor)
+        if node is None or tensor in stop:
             continue
         for _, parent in node.inputs:
             if parent not in found:
@@ -474,7 +469,7 @@ def _walk(
             like = parent.data
             if g.shape != like.shape:
                 g = _fit(g, like.shape, node.operation.name)
-            if g.dtype != like.dtype:
+            if g.dtype is not like.dtype:
                 g = g.astype(like.dtype)
             if parent not in pending:
                 pending[parent] = g

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy
@@ -19,10 +21,6 @@ __all__ = ["BackendError", "available_backends", "backend_name", "move", "to_num
 
 class BackendError(RuntimeError):
     """A backend that is unknown, not installed, or has no device."""
-
-
-class _Here(threading.local):
-    module: Any = None  # where this thread is running, if not on the default backend
 
 
 class _ArrayModule:
@@ -35,7 +33,7 @@ class _ArrayModule:
     elsewhere = 0  # how often threads are running on another backend
 
     def __getattr__(self, name: str) -> Any:
-        module = _here.module or self.default
+        module = getattr(_here, "module", None) or self.default
         found = module if name == "module" else getattr(module, name)
         with _lock:
             if not self.elsewhere and module is self.default:
@@ -50,7 +48,7 @@ class _ArrayModule:
             self.__dict__.clear()
 
 
-_here, _lock, xp = _Here(), threading.Lock(), _ArrayModule()
+_here, _lock, xp = threading.local(), threading.Lock(), _ArrayModule()
 
 _modules: dict[str, Any] = {"numpy": numpy}  # backends that were asked for, by name
 _names: dict[type, str] = {numpy.ndarray: "numpy"}  # array type -> backend
@@ -89,10 +87,8 @@ def available_backends() -> list[str]:
     >>> "numpy" in available_backends()
     True
     """
-    try:
+    with suppress(BackendError):
         _load("cupy")
-    except BackendError:
-        return list(_modules)
     return list(_modules)
 
 
@@ -187,23 +183,20 @@ def move(array: Any, name: str) -> Any:
     return host if module is numpy else module.asarray(host)
 
 
-class running:  # noqa: N801
+@contextmanager
+def running(module: Any) -> Iterator[None]:
     """Run a block with ``xp`` standing for one array module, in this thread only."""
-
-    def __init__(self, module: Any):
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.previous = _here.module
-        self.changes = self.module is not xp.module
-        if self.changes:
-            xp.change(None, 1)
-            _here.module = self.module
-
-    def __exit__(self, *_: object) -> None:
-        if self.changes:
-            _here.module = self.previous
-            xp.change(None, -1)
+    if module is xp.module:
+        yield
+        return
+    previous = getattr(_here, "module", None)
+    _here.module = module
+    xp.change(None, 1)
+    try:
+        yield
+    finally:
+        _here.module = previous
+        xp.change(None, -1)
 
 
 if "TINYTRANSFORMER_BACKEND" in os.environ:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partialmethod
 from operator import attrgetter
 from typing import Any
 
@@ -11,9 +12,6 @@ import numpy as np
 from .backend import backend_name, is_array, module_of, move, to_numpy, xp
 
 __all__ = ["Tensor", "arange", "eye", "full", "ones", "tensor", "zeros"]
-
-
-_new = object.__new__
 
 
 class Tensor:
@@ -81,7 +79,7 @@ class Tensor:
     @staticmethod
     def _of(array: Any) -> Tensor:
         """Wrap an array without looking at it: the engine's fast way."""
-        self = _new(Tensor)
+        self = object.__new__(Tensor)
         self.data = array
         self.grad = None
         self.node = None
@@ -300,29 +298,14 @@ class Tensor:
             return result
         return Tensor._of(module_of(self.data).asarray(result))
 
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return self._compare("__eq__", other)
-
-    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return self._compare("__ne__", other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return self._compare("__lt__", other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return self._compare("__le__", other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return self._compare("__gt__", other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return self._compare("__ge__", other)
-
-    def __and__(self, other: Any) -> Tensor:
-        return self._compare("__and__", other)
-
-    def __or__(self, other: Any) -> Tensor:
-        return self._compare("__or__", other)
+    __eq__ = partialmethod(_compare, "__eq__")
+    __ne__ = partialmethod(_compare, "__ne__")
+    __lt__ = partialmethod(_compare, "__lt__")
+    __le__ = partialmethod(_compare, "__le__")
+    __gt__ = partialmethod(_compare, "__gt__")
+    __ge__ = partialmethod(_compare, "__ge__")
+    __and__ = partialmethod(_compare, "__and__")
+    __or__ = partialmethod(_compare, "__or__")
 
     def __invert__(self) -> Tensor:
         return Tensor._of(~self.data)

@@ -196,12 +196,18 @@ def memory_turns(
 def import_turns(sides: list[str], turns: int) -> dict[str, list[float]]:
     """Return the seconds of each side's import in fresh processes; the first one only warms the files."""
     found: dict[str, list[float]] = {side: [] for side in sides}
+    compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # from compiled files, as they are installed
     for turn in range(turns + 1):
         for side in sides:
             module = "tinytransformer" if side == "ours" else PEERS[side]
             code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
             answer = subprocess.run(
-                [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+                [sys.executable, "-c", code],
+                cwd=ROOT,
+                env=compiled,
+                capture_output=True,
+                text=True,
+                check=True,
             )
             if turn:
                 found[side].append(float(answer.stdout))

@@ -72,19 +72,18 @@ class SelfAttention:
         d_projected = numpy.empty_like(projected)
         backward_into([*in_heads(d_projected, shape, heads), None, None], do, o, saved)
         dx = (d_projected @ W.T).reshape(shape) if needs[0] else None
-        dW = thirds(rows.T @ d_projected, c) if any(needs[1:4]) else (None, None, None)
-        db = thirds(row_sums(d_projected), c) if any(needs[5:8]) else (None, None, None)
+        dW = thirds(rows.T @ d_projected, c, needs[1:4]) if any(needs[1:4]) else [None] * 3
+        db = thirds(row_sums(d_projected), c, needs[5:8]) if any(needs[5:8]) else [None] * 3
         dW_O = joined.T @ g if needs[4] else None
         db_O = row_sums(g) if needs[8:] == [True] else None
         return dx, *dW, dW_O, *db, db_O
 
 
-def thirds(gradient: Any, c: float) -> tuple[Any, Any, Any]:
+def thirds(gradient: Any, c: float, needs: list[bool]) -> list[Any]:
     """Part the gradient of (c W_Q, W_K, W_V), or of the biases, into those of the three."""
     d = gradient.shape[-1] // 3
-    d_Q, d_K, d_V = (gradient[..., i * d : (i + 1) * d] for i in range(3))
-    d_Q *= c
-    return d_Q, d_K, d_V
+    gradient[..., :d] *= c
+    return [gradient[..., i * d : (i + 1) * d] if need else None for i, need in enumerate(needs)]
 
 
 def in_heads(projected: Any, shape: tuple[int, ...], heads: int) -> Any:

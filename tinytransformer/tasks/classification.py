@@ -72,7 +72,7 @@ def docstrings_by_family(seed: int = 0, packages: tuple[str, ...] = ()) -> TaskD
                 files.setdefault(family, {}).setdefault(path, []).append(text)
     numbers = {family: sum(map(len, of.values())) for family, of in files.items() if len(of) >= LEAST_FILES}
     families = [family for family, n in Counter(numbers).most_common(FAMILIES) if n >= LEAST_DOCSTRINGS]
-    name = re.compile(rf"(?i)\b({'|'.join(map(re.escape, families))})\b")
+    name = re.compile(rf"(?i)(?<![a-z])({'|'.join(map(re.escape, families))})(?![a-z])")
     rng = numpy.random.default_rng(seed)
     train: list[Row] = []
     validation: list[Row] = []
