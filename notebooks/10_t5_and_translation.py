@@ -246,9 +246,16 @@ def cross_attention(english):
     return weights.numpy()[0].mean(0), [*tokenizer.decode(target[1:]), "END"], [*english, "END"]
 
 
+words_for = dict(
+    zip(
+        "年月日星期一二三四五六", "year month day week- -day one two three four five six".split(), strict=True
+    )
+)
+
+
 W, chinese, english = cross_attention(my_date)
 np.testing.assert_allclose(W.sum(-1), 1, rtol=1e-5)
-attention_map(W, chinese, english)
+attention_map(W, [label(words_for.get(c, c), c) for c in chinese], english)
 
 # %% [markdown] lang="en"
 # Nobody told it which letters belong to which character. The alignment came about because it lowers the loss. For the 3 it
