@@ -248,7 +248,9 @@ def cross_attention(english):
 
 words_for = dict(
     zip(
-        "年月日星期一二三四五六", "year month day week- -day one two three four five six".split(), strict=True
+        "年月日星期一二三四五六",
+        ["year", "month", "day", "week-", "-day", "one", "two", "three", "four", "five", "six"],
+        strict=True,
     )
 )
 

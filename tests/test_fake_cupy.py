@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import math
 import operator
+import threading
 
 import fake_cupy
 import numpy as np
@@ -734,3 +735,30 @@ def test_the_fake_is_a_backend(host):
     with use_backend("fake"):
         same(xp.zeros((2, 3), xp.float32), np.zeros((2, 3), np.float32))
     assert xp.module is previous
+
+
+def test_a_name_that_xp_keeps_is_of_the_backend_of_this_thread():
+    names = []
+
+    def elsewhere():
+        names.append(xp.add)
+
+    def in_another_thread():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        return names.pop()
+
+    with use_backend("numpy"):
+        assert xp.add is np.add  # kept from here on
+        with use_backend("fake"):
+            assert xp.module is cp
+            assert xp.add is in_another_thread() is cp.add
+        with running(cp):
+            assert xp.add is cp.add
+            assert in_another_thread() is np.add
+            assert xp.add is cp.add  # what the other thread found is not kept for this one
+            with running(np):
+                assert xp.add is np.add
+            assert xp.add is cp.add
+        assert xp.add is in_another_thread() is np.add

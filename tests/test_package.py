@@ -262,8 +262,9 @@ def test_every_module_says_what_it_is_and_what_is_public_in_it_exists():
 
 # what others make or fill in: the example is theirs
 EXAMPLE_ELSEWHERE = {
-    "Checkpoint", "Failure", "FineTuning", "Grade", "GraphDrawing", "Hypothesis", "Kernel", "LanguageModel", "Lesson", "Optimizer",
-    "Outcome", "Primitive", "Property", "Result", "SentencePair", "SequenceToSequence", "Submission", "Task", "Tokenizer",
+    "Checkpoint", "Failure", "FineTuning", "Grade", "GraphDrawing", "Hypothesis", "Kernel", "LanguageModel",
+    "Lesson", "Optimizer", "Outcome", "Primitive", "Property", "Result", "SentencePair", "SequenceToSequence",
+    "Submission", "Task", "Tokenizer",
 }  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_answers_are_literal_and_no_question_or_file_is_on_both_sides(stdlib):
     for question, context, answer, start in stdlib.train + stdlib.validation:
         assert context[start : start + len(answer)] == answer
         name = re.fullmatch(r"What does (\w+) do\?", question)[1]
-        assert context[:start].endswith(f"{name}() -- ")
+        assert context[:start].endswith(f"{name}()\n    ")
         assert context.count("\n") >= 2
     sides = [{(row[0], row[2]) for row in rows} for rows in (stdlib.train, stdlib.validation)]
     assert len(sides[0]) == len(stdlib.train)

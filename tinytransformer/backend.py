@@ -36,7 +36,7 @@ class _ArrayModule:
         module = getattr(_here, "module", None) or self.default
         found = module if name == "module" else getattr(module, name)
         with _lock:
-            if not self.elsewhere and module is self.default:
+            if not self.elsewhere and module is self.default:  # which may have changed meanwhile
                 self.__dict__[name] = found
         return found
 

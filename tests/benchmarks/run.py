@@ -45,13 +45,13 @@ class LeftOutError(Exception):
 class Side:
     """A process that does one side's work, a turn at a time."""
 
-    def __init__(self, side: str, name: str, threads: int):
+    def __init__(self, side: str, name: str, threads: int, checks: int = 3):
         self.side = side
         limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
         paths = os.pathsep.join([str(ROOT), str(HERE)])
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py"), side, name, str(threads)],
+            [sys.executable, str(HERE / "worker.py"), side, name, str(threads), str(checks)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -63,7 +63,7 @@ class Side:
         except LeftOutError:
             self.close()
             raise
-        self.check, self.units = hello["check"], hello["units"]
+        self.check, self.units, self.seconds = hello["check"], hello["units"], hello["seconds"]
         self.stop()
 
     def _answer(self) -> Any:
@@ -110,7 +110,7 @@ def measured(name: str, peers: list[str], threads: int, quick: bool) -> dict[str
         else:
             sides.append(peer)
     if name == "import":
-        turns = import_turns(sides, 3 if quick else 11)
+        turns = import_turns(sides, 2 if quick else 11)
     elif name.startswith("memory/"):
         turns = memory_turns(name, sides, threads, 1 if quick else 3, notes)
     else:
@@ -122,12 +122,12 @@ def step_turns(
     name: str, sides: list[str], threads: int, quick: bool, notes: dict[str, str]
 ) -> dict[str, list[float]]:
     """Let the sides take turns; return the seconds of a step, or of a part of it, in each turn."""
-    length, most, budget = (0.2, 5, 4.0) if quick else (0.5, 15, 45.0)  # seconds a turn, turns, seconds
+    length, least, most, budget = (0.2, 1, 3, 1.0) if quick else (0.5, 3, 15, 45.0)  # seconds, turns, seconds
     with ExitStack() as stack:
         working: list[Side] = []
         for side in sides:
             try:
-                worker = Side(side, name, threads)
+                worker = Side(side, name, threads, checks=1 if quick else 3)
             except LeftOutError as reason:
                 if side == "ours":
                     raise
@@ -136,22 +136,18 @@ def step_turns(
             stack.callback(worker.close)
             working.append(worker)
             compare(name, working[0], worker)
-        steps = {w.side: max(1, math.ceil(length / warm_step(w))) for w in working}
+        warm = {w.side: w.seconds if quick else w.turn(1)["seconds"][0] for w in working}
+        steps = {side: max(1, math.ceil(length / seconds)) for side, seconds in warm.items()}
         turns: dict[str, list[float]] = {w.side: [] for w in working}
         started = time.perf_counter()
         for turn in range(most):
-            if turn >= 3 and time.perf_counter() - started > budget:
+            if turn >= least and time.perf_counter() - started > budget:
                 break
             for w in working:
                 # of several steps the first is not counted: the others' data are in the cache
                 seconds = w.turn(steps[w.side] + (steps[w.side] > 1))["seconds"]
                 turns[w.side].append(statistics.median(seconds[len(seconds) > 1 :]) / w.units)
     return turns
-
-
-def warm_step(worker: Side) -> float:
-    """Return the seconds of a step, once those that compile are over."""
-    return worker.turn(1)["seconds"][-1]
 
 
 def compare(name: str, ours: Side, other: Side) -> None:

@@ -1,7 +1,7 @@
 """One side of a benchmark in a process of its own: it answers lines on stdin with lines of JSON on stdout.
 
-``python worker.py SIDE NAME THREADS`` sets the work up and says what it computed first, to be compared with
-the other sides. Then each line ``n`` runs n steps and returns their seconds.
+``python worker.py SIDE NAME THREADS CHECKS`` sets the work up and says what it computed in its first steps, at
+most CHECKS of them, to be compared with the other sides, and the seconds of the last. Then each line ``n`` runs n steps and returns their seconds.
 """
 
 import importlib
@@ -27,7 +27,7 @@ def forget_peak():
 
 def main():
     """Set up, then work as told until stdin ends."""
-    side, name, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    side, name, threads, checks = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to stderr
 
@@ -41,8 +41,12 @@ def main():
     memory = name.startswith("memory/")
     empty = resident("VmRSS") if memory else 0
     work = module.make(name.replace("memory/", "train/"), threads, compiled=side == "torch.compile")
-    check = [work.step() for _ in range(work.checks)]
-    answer({"check": check, "units": work.units})
+    check = []
+    for _ in range(min(work.checks, checks)):
+        start = time.perf_counter()
+        check.append(work.step())
+        last = time.perf_counter() - start
+    answer({"check": check, "units": work.units, "seconds": last})
     for line in sys.stdin:
         if memory:
             forget_peak()

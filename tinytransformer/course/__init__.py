@@ -13,6 +13,7 @@ __all__ = [
     "all_exercises",
     "check",
     "find_exercise",
+    "label",
     "language",
     "mark",
     "reveal",

@@ -165,7 +165,9 @@ def _uses(statement: ast.stmt) -> set[str]:
     for table in tables:  # which grows
         tables += table.get_children()
         is_top = table.get_type() == "module"
-        names |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (is_top or s.is_global())}
+        names |= {
+            s.get_name() for s in table.get_symbols() if s.is_referenced() and (is_top or s.is_global())
+        }
     if isinstance(statement, ast.AugAssign):
         names |= _defines(statement)
     return names - set(dir(builtins))

@@ -19,7 +19,7 @@ from .exercise import Exercise, Say, find_exercise
 
 __all__ = ["Lesson", "LessonError", "build", "execute", "lessons"]
 
-LANGUAGES = ("en", "zh")
+IMPORTS = "from tinytransformer.course import check, label, language, reveal, say"
 CODE_LINK = re.compile(r"\[(\w+)\]\((tinytransformer(?:\.\w+)+)\)")  # [attention](tinytransformer.formulas.…)
 # Chinese has no space where a line of the source ends; the line of a heading does end there
 BROKEN_LINE = re.compile(r"^(?!#)(.*[\u3000-\u9fff\uff00-\uffef])\n(?=[\u3000-\u9fff\uff00-\uffef])", re.M)
@@ -89,11 +89,7 @@ class Lesson:
             f"# {self.number} · {self.title.zh}\n\n{self._place('zh')}大约 {self.minutes} 分钟。",
         )
         cells.append(v4.new_markdown_cell(head(language)))
-        cells.append(
-            v4.new_code_cell(
-                f'from tinytransformer.course import check, label, language, reveal, say\n\nlanguage("{language}");'
-            )
-        )
+        cells.append(v4.new_code_cell(f'{IMPORTS}\n\nlanguage("{language}");'))
         for cell in self.cells:
             if cell["kind"] == "prose":
                 # a notebook has no page to link to: it shows the name that can be imported

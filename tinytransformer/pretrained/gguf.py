@@ -192,9 +192,10 @@ def _unpacked(name: str, tensor: Packed, data: numpy.ndarray) -> numpy.ndarray:
     else:
         from gguf import GGML_QUANT_SIZES
 
-        if tensor.kind not in GGML_QUANT_SIZES:
+        sizes: Any = GGML_QUANT_SIZES  # its keys are of an enumeration that is equal to integers
+        if tensor.kind not in sizes:
             raise ValueError(f"{name} is packed in the unknown way {tensor.kind}")
-        block, size = GGML_QUANT_SIZES[tensor.kind]
+        block, size = sizes[tensor.kind]
     *rows, length = tensor.shape or (1,)
     count = math.prod(rows) * (length // block) * size
     if length % block or count > len(data):

@@ -14,6 +14,7 @@ __all__ = [
     "LanguageModelling",
     "MaskedLanguageModelling",
     "QuestionAnswering",
+    "SpanCorruption",
     "Summarization",
     "TaskData",
     "Translation",

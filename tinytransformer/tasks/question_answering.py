@@ -26,6 +26,7 @@ MARKED = 3  # segments of a new model: the third is the text's tokens that occur
 COMMON = 0.25  # of the questions: a token that occurs in more tells nothing, and is not marked
 HIDDEN = 0.1  # of the tokens that a new model reads, at each step
 LONGEST_ANSWER = 40  # tokens
+ENTRY = "{}()\n    {}\n"  # of such a list: a function, and what it does
 LONGEST_LIST = 260  # characters of the texts that are made of the standard library
 LONGEST_SUMMARY = 110  # characters of what a function is said to do
 HELD_OUT = 0.1  # of the questions
@@ -56,10 +57,10 @@ class Window(NamedTuple):
 def questions_about_functions(seed: int = 0, packages: tuple[str, ...] = ()) -> TaskData:
     """Questions about lists of functions of the standard library: "What does NAME do?".
 
-    A list has some functions of a class or module that stand one after the other in the source, each with
-    the first paragraph of its docstring, as modules list them themselves: ``socket() -- create a new socket
-    object``. The answer is that paragraph. One who knows how such a list is laid out needs no model; the
-    model has only examples.
+    A list has some functions of a class or module that stand one after the other in the source, as
+    ``help()`` lists them: a line with the name, and on the next the first paragraph of the docstring. The
+    answer is that paragraph. One who knows how such a list is laid out needs no model; the model has only
+    examples.
 
     The questions of a tenth of the source files are held out. A question with the same answer comes once.
 
@@ -118,7 +119,7 @@ def _questions(functions: dict[str, str]) -> Iterator[Row]:
     lists: list[list[tuple[str, str]]] = [[]]
     size = 0
     for name, summary in functions.items():
-        added = len(f"{name}() -- {summary}\n")
+        added = len(ENTRY.format(name, summary))
         if size + added > LONGEST_LIST:
             lists.append([])
             size = 0
@@ -128,8 +129,8 @@ def _questions(functions: dict[str, str]) -> Iterator[Row]:
         context = ""
         starts = []
         for name, summary in members:
-            starts.append(len(context) + len(f"{name}() -- "))
-            context += f"{name}() -- {summary}\n"
+            starts.append(len(context) + len(ENTRY.format(name, "")) - 1)
+            context += ENTRY.format(name, summary)
         if len(members) > 1:
             for (name, summary), start in zip(members, starts, strict=True):
                 yield f"What does {name} do?", context, summary, start

@@ -84,7 +84,7 @@ class UnigramTokenizer(Tokenizer):
     @property
     def tokens(self) -> list[str]:
         """The pieces, with a space where a word begins."""
-        return [self._library.id_to_token(i).replace(SPACE, " ") for i in range(self.vocab_size)]
+        return [str(self._library.id_to_token(i)).replace(SPACE, " ") for i in range(self.vocab_size)]
 
     @property
     def character_counts(self) -> NDArray[np.int64]:
