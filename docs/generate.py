@@ -198,7 +198,7 @@ def write_lessons(folder: Path, cache: Path, names: dict[int, str], run: list[st
     for path in sorted(Path(tt.__file__).parent.rglob("*.py")):
         if notebooks.lessons_folder() not in path.parents:
             code.update(path.read_bytes())
-    jobs = [(lesson, language) for language in notebooks.LANGUAGES for lesson in lessons]
+    jobs = [(lesson, language) for language in Say._fields for lesson in lessons]
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // 2)))  # two run at a time
     with ThreadPoolExecutor(2) as pool:
@@ -210,7 +210,7 @@ def write_lessons(folder: Path, cache: Path, names: dict[int, str], run: list[st
     for (lesson, language), solution in zip(jobs, done, strict=True):
         page = as_page(lesson, language, solution, names)
         put(folder / language / f"{lesson.name}.ipynb", nbformat.writes(page) + "\n")
-    for language in notebooks.LANGUAGES:
+    for language in Say._fields:
         pages = "\n".join(lesson.name for lesson in lessons)
         head = HEADS[language].format()
         put(folder / language / "index.md", f"{head}\n```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n")

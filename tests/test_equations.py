@@ -11,7 +11,7 @@ import test_formulas
 from formula_cases import CASES
 
 from tinytransformer.autograd import FORMULAS
-from tinytransformer.course import notebooks
+from tinytransformer.course import Say, notebooks
 
 LESSONS = notebooks.lessons()
 PROSE = {lesson.name: [c["text"] for c in lesson.cells if c["kind"] == "prose"] for lesson in LESSONS}
@@ -87,7 +87,7 @@ def test_links_to_code_lead_to_it(lesson):
                 assert label == target.rpartition(".")[2]
             # and there is no other kind of link to code
             assert len(notebooks.CODE_LINK.findall(words)) == len(re.findall(r"\]\(tinytransformer", words))
-    for language in notebooks.LANGUAGES:
+    for language in Say._fields:
         built = lesson.notebook(language)
         assert not any("](tinytransformer" in cell.source for cell in built.cells)
 

@@ -14,7 +14,7 @@ pytest.importorskip("jupytext", reason="jupytext is not installed: pip install '
 import nbformat
 
 import tinytransformer as tt
-from tinytransformer.course import all_exercises, notebooks
+from tinytransformer.course import Say, all_exercises, notebooks
 from tinytransformer.course import speaking as say
 from tinytransformer.course.exercise import source_of
 
@@ -90,7 +90,7 @@ def with_outputs(lesson, language):
     return notebook
 
 
-@pytest.mark.parametrize("language", notebooks.LANGUAGES)
+@pytest.mark.parametrize("language", Say._fields)
 def test_pages_show_outputs_and_no_answers(language):
     names = {id(looked_up(f"tinytransformer.{n}")): f"tinytransformer.{n}" for n in vars(tt) if n[0] != "_"}
     lesson = next(lesson for lesson in notebooks.lessons() if lesson.number == 3)

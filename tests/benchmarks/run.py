@@ -70,7 +70,7 @@ class Side:
         line = self.process.stdout.readline()  # type: ignore[union-attr]
         if not line:
             self.errors.seek(0)
-            said = self.errors.read().strip().splitlines() or ["ended without a word"]
+            said = self.errors.read().strip().splitlines() or [f"ended with code {self.process.wait()}"]
             raise LeftOutError(f"failed: {said[-1]}")
         return json.loads(line)
 

@@ -1,7 +1,8 @@
 """One side of a benchmark in a process of its own: it answers lines on stdin with lines of JSON on stdout.
 
-``python worker.py SIDE NAME THREADS CHECKS`` sets the work up and says what it computed in its first steps, at
-most CHECKS of them, to be compared with the other sides, and the seconds of the last. Then each line ``n`` runs n steps and returns their seconds.
+``python worker.py SIDE NAME THREADS CHECKS`` sets the work up and says what it computed in its first steps,
+at most CHECKS of them, to be compared with the other sides, and the seconds of the last. Then each line ``n``
+runs n steps and returns their seconds.
 """
 
 import importlib

@@ -254,7 +254,8 @@ def difference(got: Outcome, expected: Any) -> Say | None:
             return _other(got, expected)
         return _first_of((f"[{key!r}]", got[key], expected[key]) for key in expected)
     if isinstance(expected, (list, tuple)) and not _is_numbers(expected):
-        items = list(got) if isinstance(got, (list, tuple)) or getattr(got, "shape", ()) else None
+        is_listed = isinstance(got, (list, tuple)) or (isinstance(got, numpy.ndarray) and got.ndim > 0)
+        items = list(got) if is_listed else None
         if items is None or len(items) != len(expected):
             return _other(got, expected)
         return _first_of(

@@ -72,8 +72,8 @@ class SelfAttention:
         d_projected = numpy.empty_like(projected)
         backward_into([*in_heads(d_projected, shape, heads), None, None], do, o, saved)
         dx = (d_projected @ W.T).reshape(shape) if needs[0] else None
-        dW = thirds(rows.T @ d_projected, c, needs[1:4]) if any(needs[1:4]) else [None] * 3
-        db = thirds(row_sums(d_projected), c, needs[5:8]) if any(needs[5:8]) else [None] * 3
+        dW = thirds(rows.T @ d_projected, c, needs[1:4])
+        db = thirds(row_sums(d_projected), c, needs[5:8])
         dW_O = joined.T @ g if needs[4] else None
         db_O = row_sums(g) if needs[8:] == [True] else None
         return dx, *dW, dW_O, *db, db_O
