@@ -38,20 +38,20 @@ from tinytransformer.training import Trainer, TrainingSettings, evaluating
 # ## The text
 #
 # The topics of Python's manual and the docstrings of its standard library: some eight thousand short documents, with
-# no download. A **WordPiece** tokenizer makes 1,000 tokens of them: whole words where they are frequent, and else
+# no download. A **WordPiece** tokenizer makes 600 tokens of them: whole words where they are frequent, and else
 # pieces, of which those inside a word begin with `##`. Beside them there are special tokens: `[CLS]` begins each
 # input, `[SEP]` ends each sentence, `[PAD]` fills up, `[MASK]` hides.
 
 # %% [markdown] lang="zh"
 # ## 文本
 #
-# Python 手册的条目和标准库的文档字符串：大约八千篇短文，不必下载。**WordPiece** 分词器从中得出 1,000 个词元：常见的词
+# Python 手册的条目和标准库的文档字符串：大约八千篇短文，不必下载。**WordPiece** 分词器从中得出 600 个词元：常见的词
 # 整个是一个词元，其余拆成片段，词内部的片段以 `##` 开头。另外有特殊词元：`[CLS]` 开启每个输入，`[SEP]` 结束每个句子，
 # `[PAD]` 填充，`[MASK]` 遮盖。
 
 # %%
 written = [*txt.stdlib_topics(), *txt.stdlib_docstrings()]
-tokenizer = txt.WordPieceTokenizer.train("\n".join(written), 1000)
+tokenizer = txt.WordPieceTokenizer.train("\n".join(written), 600)
 print(txt.fingerprint("\n".join(written)), len(written))
 print([tokenizer.tokens[i] for i in tokenizer.encode("Return a dictionary of the interpreter's modules.")])
 assert len(written) > 3000
@@ -91,8 +91,8 @@ my_masks = ...  # your guess
 
 # %%
 rng = np.random.default_rng(0)
-plain = rng.integers(5, 1000, size=100_000)  # ids 0 to 4 are the special tokens
-disturbed, labels = txt.mask_tokens(plain, tokenizer.special_ids, tokenizer.mask_id, 1000, rng)
+plain = rng.integers(5, 600, size=100_000)  # ids 0 to 4 are the special tokens
+disturbed, labels = txt.mask_tokens(plain, tokenizer.special_ids, tokenizer.mask_id, 600, rng)
 
 chosen = labels != -100
 masked = disturbed == tokenizer.mask_id
@@ -116,8 +116,10 @@ bar_chart(fates, title=label("parts of all tokens", "占全部词元的比例"))
 # 再运行一次，遮住的位置就不同。
 
 # %%
-ids, _ = tokenizer.encode_pair("Return the number of items in the list, or raise an error if there is no list.")
-disturbed, labels = txt.mask_tokens(ids, tokenizer.special_ids, tokenizer.mask_id, 1000, rng, fraction=0.3)
+ids, _ = tokenizer.encode_pair(
+    "Return the number of items in the list, or raise an error if there is no list."
+)
+disturbed, labels = txt.mask_tokens(ids, tokenizer.special_ids, tokenizer.mask_id, 600, rng, fraction=0.3)
 print(" ".join(tokenizer.tokens[i] for i in disturbed))
 print(say("to be guessed:", "要猜的："), [tokenizer.tokens[i] for i in labels[labels != -100]])
 assert (disturbed[labels == -100] == ids[labels == -100]).all()
@@ -153,35 +155,58 @@ for pair in txt.sentence_pairs(train[40:60], tokenizer.cls_id, tokenizer.sep_id,
 # ## Pretraining
 #
 # In lesson 8 you wrote the loop. From here on `Trainer` takes the steps: the same eight lines, with a schedule,
-# clipping, evaluations and checkpoints. Two layers of 96 features read 32 pairs a step, for 900 steps.
+# clipping, evaluations and checkpoints. Two layers of 64 features read 32 pairs a step, for 1,200 steps.
 #
-# What can be reached without any context? Whoever knows only how frequent each token is, and always says the most
-# frequent one, is right in a few percent. **Guess**: of the hidden tokens of held-out text, what percentage will our
-# BERT get right?
+# A GPT sees the token before at the very place where it guesses. At `[MASK]` a BERT sees nothing: before it can learn
+# anything else, its attention must find the neighbours, among 32 places, and at first it looks at all of them alike. A
+# large BERT spends thousands of steps on a plateau until it has found them. We have a minute, so we help it over: its
+# queries and keys get the rotary positions of lesson 6 (as in newer BERTs), and the heads of the first layer begin with
+# looking one place to the left or to the right. All the rest it has to find.
+#
+# What can be reached without any context? Whoever always says the most frequent token is right in about 3 percent.
+# **Guess**: of the hidden tokens of held-out text, what percentage will our BERT get right?
 
 # %% [markdown] lang="zh"
 # ## 预训练
 #
-# 第 8 课你亲手写了循环。从现在起由 `Trainer` 来走这些步：还是那八行，加上学习率日程、裁剪、评估和检查点。一个两层、宽 96 的
-# 模型，每步读 32 个句对，共 900 步。
+# 第 8 课你亲手写了循环。从现在起由 `Trainer` 来走这些步：还是那八行，加上学习率日程、裁剪、评估和检查点。一个两层、宽 64 的
+# 模型，每步读 32 个句对，共 1,200 步。
 #
-# 完全不看上下文能做到多好？只知道每个词元有多常见、永远回答最常见的那个，能对百分之几。**猜一猜**：留出文本中被遮住的词元，
-# 我们的 BERT 能猜对百分之多少？
+# GPT 在要猜的那个位置上，就能看到前一个词元。BERT 在 `[MASK]` 处什么也看不到：要学别的，得先让注意力在 32 个位置中找到邻居，
+# 而它一开始对所有位置一视同仁。大的 BERT 要在平台上走几千步才找得到。我们只有一分钟，所以扶它一把：查询和键用上第 6 课的旋转
+# 位置（较新的 BERT 也这样做），第一层的各个头从看左边一位或右边一位开始。其余的都要它自己去找。
+#
+# 完全不看上下文能做到多好？永远回答最常见的那个词元，大约能对 3%。**猜一猜**：留出文本中被遮住的词元，我们的 BERT 能猜对
+# 百分之多少？
 
-# %% guess="14"
+# %% guess="23"
 my_percentage = ...  # 0 to 100
 
 # %%
 config = BERTConfig(
-    tokenizer.vocab_size, max_positions=64, d_model=96, num_layers=2, num_heads=4, d_ff=192, dropout=0.0
+    tokenizer.vocab_size, max_positions=64, d_model=64, num_layers=2, num_heads=4, d_ff=128, dropout=0.0
 )
-model = BERTForPretraining(config, np.random.default_rng(0))
-settings = TrainingSettings(steps=900, learning_rate=2e-3, warmup=100, weight_decay=0.01)
+
+
+def new_bert(seed):
+    """A BERT whose first layer begins with looking at the neighbours."""
+    model = BERTForPretraining(config, np.random.default_rng(seed))
+    for layer in model.encoder.layers:
+        layer.self_attention.rope_theta = 10000.0  # rotary positions
+    first = model.encoder.layers[0].self_attention
+    ahead = [tt.rotary_positions(np.full((1, 16), 3.0), np.array([place]))[0] for place in (1, -1, 1, -1)]
+    first.W_Q.bias.data[...] = 3.0  # the same query everywhere, rotated by its position;
+    first.W_K.bias.data[...] = np.concatenate(ahead)  # keys one place further fit best, head by head
+    return model
+
+
+model = new_bert(0)
+settings = TrainingSettings(steps=1200, learning_rate=4e-3, warmup=60, weight_decay=0.01)
 trainer = Trainer(model, task, settings, tokenizer)
 history = []
 while trainer.step < settings.steps:
     history.append(trainer.train_step())
-    if trainer.step % 300 == 0:
+    if trainer.step % 400 == 0:
         scores = task.scores(model)
         history[-1]["validation_loss"] = scores["masked_loss"] + scores["next_sentence_loss"]
         print(trainer.step, {name: round(value, 2) for name, value in scores.items()})
@@ -190,29 +215,31 @@ while trainer.step < settings.steps:
 guesses = task.baseline()
 reveal(my_percentage, 100 * scores["masked_accuracy"], tolerance=5)
 print(say("without context:", "不看上下文："), {name: round(value, 2) for name, value in guesses.items()})
-assert scores["masked_loss"] < guesses["masked_loss"] - 0.15
-assert scores["masked_accuracy"] > guesses["masked_accuracy"] + 0.03
+assert scores["masked_loss"] < guesses["masked_loss"] - 0.7
+assert scores["masked_accuracy"] > guesses["masked_accuracy"] + 0.1
 
 # %% [markdown] lang="en"
-# In the picture both losses are added, that of the tokens and that of the pairs. **Look for the plateau** at the
-# beginning: the dashed line is what can be had without context. The model first learns frequencies, stays there a
-# while, and falls again when attention begins to find something.
+# In the picture both losses are added, that of the tokens and that of the pairs. The dashed line is what can be had
+# without context. **Look at the first 200 steps**: down to the line the model only learns how frequent tokens are; what
+# it gains below the line it has read in the context.
 
 # %% [markdown] lang="zh"
-# 图中是两个损失之和：词元的和句对的。**找出开头的平台**：虚线是不看上下文所能达到的水平。模型先学会频率，在那里停一阵，
-# 等注意力开始找到东西，再往下降。
+# 图中是两个损失之和：词元的和句对的。虚线是不看上下文所能达到的水平。**看前 200 步**：降到虚线为止，模型只是学会了各个词元
+# 有多常见；虚线以下的部分，才是从上下文里读出来的。
 
 # %%
 loss_curve(
     history,
-    baselines={label("without context", "不看上下文"): guesses["masked_loss"] + guesses["next_sentence_loss"]},
+    baselines={
+        label("without context", "不看上下文"): guesses["masked_loss"] + guesses["next_sentence_loss"]
+    },
     unit=label("nats, tokens + pairs", "纳特，词元 + 句对"),
 )
 
 # %% [markdown] lang="en"
-# And the pairs? A coin is right in half of them. A model that has read for a minute is hardly better: to know what
-# follows, one must know what a text is about, while many tokens can be guessed from a neighbour. Later models dropped
-# this objective and lost nothing (RoBERTa, Liu et al., 2019).
+# And the pairs? A coin is right in half of them, and our model is not much better: to know what follows one must know what
+# a text is about, while many tokens can be guessed from a neighbour. Later models dropped this objective and lost nothing
+# (RoBERTa, Liu et al., 2019).
 #
 # ## What it fills in
 #
@@ -220,17 +247,20 @@ loss_curve(
 # ever read, so ask about those.
 
 # %% [markdown] lang="zh"
-# 句对呢？抛硬币能对一半。只读了一分钟的模型好不了多少：要知道后面该接什么，得懂文章在讲什么；而许多词元看看邻居就能猜到。
-# 后来的模型去掉了这个目标，并没有变差（RoBERTa，Liu 等，2019）。
+# 句对呢？抛硬币能对一半，我们的模型好不了多少：要知道后面该接什么，得懂文章在讲什么；而许多词元看看邻居就能猜到。后来的
+# 模型去掉了这个目标，并没有变差（RoBERTa，Liu 等，2019）。
 #
 # ## 它填什么
 #
 # 写一个你自己的句子（英文），其中有一个 `[MASK]`。长条是模型给出的概率。它只读过文档字符串，就问它这方面的。
 
+
 # %%
 def fill(sentence, number=6):
     """The likeliest tokens at [MASK], with their probabilities."""
-    ids = np.concatenate([[tokenizer.cls_id], tokenizer.encode(sentence, allow_special=True), [tokenizer.sep_id]])
+    ids = np.concatenate(
+        [[tokenizer.cls_id], tokenizer.encode(sentence, allow_special=True), [tokenizer.sep_id]]
+    )
     with evaluating(model):
         logits = model(ids[None]).logits.numpy()[0, ids == tokenizer.mask_id][0]  # (V,)
     p = tt.softmax(logits.astype(float))
@@ -264,26 +294,31 @@ assert first != second
 #
 # ## Where it looks
 #
-# The attention of the first layer, on your sentence. `[MASK]` has no meaning of its own, so its row must get all
-# from elsewhere. **Look at the row of** `[MASK]` in each head: left neighbour, right neighbour, or far away? And look
-# for heads in which all rows look at the same column: often `[CLS]` or `[SEP]`, a place to rest when there is nothing
-# to fetch.
+# The attention of both layers on your sentence, the first above. Its heads were told to look left and right. The second
+# layer was told nothing. `[MASK]` has no meaning of its own, so its row must get all from elsewhere. **Look at the row
+# of** `[MASK]`: what does it take from where? And do the heads of the second layer agree with each other?
 
 # %% [markdown] lang="zh"
 # 在 GPT 里什么都不会动，因为后文被遮住了。在 BERT 里，一切都取决于一切。所以它更会读，却不会写。
 #
 # ## 它往哪里看
 #
-# 下面是第一层在你的句子上的注意力。`[MASK]` 本身没有意义，所以它那一行只能全从别处取。**看每个头中** `[MASK]` **那一行**：
-# 看的是左邻、右邻，还是远处？再找找有没有这样的头：所有的行都看同一列，往往是 `[CLS]` 或 `[SEP]`，没什么可取时就歇在那里。
+# 下面是两层在你的句子上的注意力，上面四个是第一层。我们叫第一层的头看左边和右边，对第二层什么也没说。`[MASK]` 本身没有意义，
+# 所以它那一行只能全从别处取。**看** `[MASK]` **那一行**：它从哪里取了多少？第二层的各个头，看法一致吗？
 
 # %%
-ids = np.concatenate([[tokenizer.cls_id], tokenizer.encode(my_sentence, allow_special=True), [tokenizer.sep_id]])
+ids = np.concatenate(
+    [[tokenizer.cls_id], tokenizer.encode(my_sentence, allow_special=True), [tokenizer.sep_id]]
+)
 encoder = model.encoder
 with evaluating(model):
     x = encoder.token_embedding(ids[None]) + encoder.position_embedding(np.arange(len(ids)))
     x = encoder.norm(x + encoder.segment_embedding(np.zeros((1, 1), int)))  # (1, T, d_model)
-    weights = encoder.layers[0].self_attention.attention_weights(x).numpy()[0]  # (heads, T, T)
+    weights = []
+    for layer in encoder.layers:
+        weights.append(layer.self_attention.attention_weights(x).numpy()[0])  # (heads, T, T)
+        x = layer(x)
+weights = np.concatenate(weights)  # heads 0 to 3 of the first layer, then those of the second
 np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
 attention_map(weights, [tokenizer.tokens[i] for i in ids])
 
@@ -315,10 +350,10 @@ order = np.random.default_rng(1).permutation(len(whole.train))[:400]
 data = TaskData([whole.train[i] for i in order], whole.validation, whole.source)
 
 accuracy = {}
-for name, encoder in (("fresh", BERTForPretraining(config, np.random.default_rng(3))), ("trained", model)):
+for name, encoder in (("fresh", new_bert(3)), ("trained", model)):
     classifier = Classification.with_head(encoder, data, np.random.default_rng(4))
     sorting = Classification(data, classifier, tokenizer, batch_size=32, seed=0)
-    steps = TrainingSettings(steps=120, learning_rate=5e-4, warmup=12, weight_decay=0.01)
+    steps = TrainingSettings(steps=120, learning_rate=1e-3, warmup=12, weight_decay=0.01)
     Trainer(classifier, sorting, steps, tokenizer).run(progress=False)
     accuracy[name] = sorting.score(classifier)["accuracy"]
 always, scores = sorting.baseline()
@@ -364,14 +399,19 @@ bar_chart(accuracy, title=label("accuracy on held-out files", "留出文件上�
 # 用数字看第四条：一段文本单独算，和放在一段更长的文本旁边算。
 
 # %%
-short, long = (tokenizer.encode_pair(s)[0] for s in ("Close the file.", "Return a list of all names in the module."))
+short, long = (
+    tokenizer.encode_pair(s)[0] for s in ("Close the file.", "Return a list of all names in the module.")
+)
 batch, attention_mask = txt.pad([short, long], tokenizer.pad_id)
 with evaluating(classifier):
     alone = classifier(short[None]).numpy()[0]
     right = classifier(batch, attention_mask).numpy()[0]
     wrong = classifier(batch).numpy()[0]
-print(say("difference with the mask {:.1g}, without {:.2f}", "有掩码相差 {:.1g}，没有则相差 {:.2f}").format(
-    np.abs(right - alone).max(), np.abs(wrong - alone).max()))
+print(
+    say("difference with the mask {:.1g}, without {:.2f}", "有掩码相差 {:.1g}，没有则相差 {:.2f}").format(
+        np.abs(right - alone).max(), np.abs(wrong - alone).max()
+    )
+)
 np.testing.assert_allclose(right, alone, atol=1e-4)
 assert np.abs(wrong - alone).max() > 1e-2
 
