@@ -284,7 +284,7 @@ def chosen(only: list[str]) -> list[str]:
 def arguments(given: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--quick", action="store_true", help="few turns, PyTorch eager only, under a minute")
+    parser.add_argument("--quick", action="store_true", help="few turns, PyTorch eager only")
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="a name or how names begin; repeatable"
     )

@@ -160,7 +160,7 @@ def finetune(
                 f"plan     {seconds:g} s, about {planned:,} steps here; "
                 "a given number (--steps) repeats a run bit for bit"
             )
-        every = max(settings.steps // EVALUATIONS, 1)
+        every = max(settings.steps // EVALUATIONS, 25)  # a large model takes longer to write than to step
         settings = dataclasses.replace(
             settings, warmup=settings.steps // 10, evaluate_every=every, checkpoint_every=every
         )

@@ -198,7 +198,7 @@ def train(
     gradient_checkpointing: Annotated[
         bool,
         typer.Option(
-            "--gradient-checkpointing", help="Compute activations twice: less memory, a third more time."
+            "--gradient-checkpointing", help="Compute activations twice: less memory, more time."
         ),
     ] = False,
     precision: Annotated[

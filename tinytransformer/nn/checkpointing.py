@@ -42,7 +42,7 @@ def checkpoint(block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     The values and gradients are the same, bit for bit; only what is used both in the block and outside adds
     up its gradient in another order. A stack of L blocks keeps L inputs and the activations of one block,
-    instead of those of all, and takes one more forward pass: about a third more time.
+    instead of those of all, and takes one more forward pass.
 
     Parameters
     ----------
