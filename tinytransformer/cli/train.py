@@ -197,9 +197,7 @@ def train(
     ] = min(2, os.cpu_count() or 1),
     gradient_checkpointing: Annotated[
         bool,
-        typer.Option(
-            "--gradient-checkpointing", help="Compute activations twice: less memory, more time."
-        ),
+        typer.Option("--gradient-checkpointing", help="Compute activations twice: less memory, more time."),
     ] = False,
     precision: Annotated[
         str, typer.Option(help="Of matrix products: float32, tf32 or float16; for a GPU.")
