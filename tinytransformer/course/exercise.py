@@ -74,8 +74,9 @@ class Mistake(NamedTuple):
 class Exercise:
     """A function that students write in plain NumPy, and what is known about right and wrong ones.
 
-    A file in ``exercises/`` makes one and adds to it with decorators. Its functions may use NumPy as ``np``
-    and the exercises named in ``uses``, and nothing else of their file.
+    A file in ``exercises/`` makes one and adds to it with decorators. The answer and the driver may use NumPy
+    as ``np`` and the exercises named in ``uses``, and nothing else of their file: their source goes where
+    answers run.
 
     Parameters
     ----------

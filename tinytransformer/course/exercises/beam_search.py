@@ -142,20 +142,38 @@ def long(rng):
     return [(s, 5, 2, n, 1.0, -5.0) for s in seeds(rng, 12) for n in (2, 4)]
 
 
+def searched(
+    log_probs, start, end, width, steps, score=lambda s, p: s + p, kept=None, rank=None, of=None, last=None
+):
+    """Search, with what the mistakes below get wrong as arguments.
+
+    score adds a step; kept takes the beams to continue; of chooses among continuations; rank compares texts;
+    last takes finished and unfinished texts and returns those to choose from.
+    """
+    beams, done = [([start], 0.0)], []
+    for step in range(steps):
+        found = [
+            [([*t, k], score(s, p)) for k, p in enumerate(log_probs(t))] for t, s in (kept or list)(beams)
+        ]
+        every = sorted((b for children in found for b in children), key=lambda b: -b[1])
+        best = every[:width] if of is None else of(found, step)
+        done += [b for b in best if b[0][-1] == end]
+        beams = [b for b in best if b[0][-1] != end]
+        if not beams:
+            break
+    return max(done + beams if last is None else last(done, beams), key=rank)[0]
+
+
+def per_length(alpha):
+    return lambda b: b[1] / max(len(b[0]) - 1, 1) ** alpha
+
+
 @exercise.mistake(
     "Only the last step counts: the log-probabilities of all tokens of a text add up.",
     "只算了最后一步：一个文本所有词元的对数概率要相加。",
 )
 def last_step_alone(log_probs, start, end, width, steps, alpha=0.0):
-    beams, done = [([start], 0.0)], []
-    for _ in range(steps):
-        found = [([*t, k], p) for t, s in beams for k, p in enumerate(log_probs(t))]
-        best = sorted(found, key=lambda b: b[1], reverse=True)[:width]
-        done += [b for b in best if b[0][-1] == end]
-        beams = [b for b in best if b[0][-1] != end]
-        if not beams:
-            break
-    return max(done + beams, key=lambda b: b[1] / (len(b[0]) - 1) ** alpha)[0]
+    return searched(log_probs, start, end, width, steps, score=lambda s, p: p, rank=per_length(alpha))
 
 
 @exercise.mistake(
@@ -180,17 +198,11 @@ def stops_at_the_first_end(log_probs, start, end, width, steps, alpha=0.0):
     "每个开头各留自己最好的续写：应在所有续写中一起取最可能的 width 个，好的开头可以占几个位置。",
 )
 def best_child_of_each(log_probs, start, end, width, steps, alpha=0.0):
-    beams, done = [([start], 0.0)], []
-    for step in range(steps):
-        best = []
-        for t, s in beams:
-            children = sorted((([*t, k], s + p) for k, p in enumerate(log_probs(t))), key=lambda b: -b[1])
-            best += children[: width if step == 0 else 1]
-        done += [b for b in best if b[0][-1] == end]
-        beams = [b for b in best if b[0][-1] != end]
-        if not beams:
-            break
-    return max(done + beams, key=lambda b: b[1] / (len(b[0]) - 1) ** alpha)[0]
+    def of(found, step):
+        ordered = [sorted(children, key=lambda b: -b[1]) for children in found]
+        return [b for children in ordered for b in children[: width if step == 0 else 1]]
+
+    return searched(log_probs, start, end, width, steps, of=of, rank=per_length(alpha))
 
 
 @exercise.mistake(
@@ -198,15 +210,7 @@ def best_child_of_each(log_probs, start, end, width, steps, alpha=0.0):
     "start 也算进了长度：只有它之后的词元才算。",
 )
 def start_counts_in_the_length(log_probs, start, end, width, steps, alpha=0.0):
-    beams, done = [([start], 0.0)], []
-    for _ in range(steps):
-        found = [([*t, k], s + p) for t, s in beams for k, p in enumerate(log_probs(t))]
-        best = sorted(found, key=lambda b: b[1], reverse=True)[:width]
-        done += [b for b in best if b[0][-1] == end]
-        beams = [b for b in best if b[0][-1] != end]
-        if not beams:
-            break
-    return max(done + beams, key=lambda b: b[1] / len(b[0]) ** alpha)[0]
+    return searched(log_probs, start, end, width, steps, rank=lambda b: b[1] / len(b[0]) ** alpha)
 
 
 @exercise.mistake(
@@ -214,15 +218,7 @@ def start_counts_in_the_length(log_probs, start, end, width, steps, alpha=0.0):
     "只续写了最好的开头：这是伪装的贪心搜索。",
 )
 def continues_the_best_alone(log_probs, start, end, width, steps, alpha=0.0):
-    beams, done = [([start], 0.0)], []
-    for _ in range(steps):
-        found = [([*t, k], s + p) for t, s in beams[:1] for k, p in enumerate(log_probs(t))]
-        best = sorted(found, key=lambda b: b[1], reverse=True)[:width]
-        done += [b for b in best if b[0][-1] == end]
-        beams = [b for b in best if b[0][-1] != end]
-        if not beams:
-            break
-    return max(done + beams, key=lambda b: b[1] / (len(b[0]) - 1) ** alpha)[0]
+    return searched(log_probs, start, end, width, steps, kept=lambda beams: beams[:1], rank=per_length(alpha))
 
 
 @exercise.mistake(
@@ -230,15 +226,7 @@ def continues_the_best_alone(log_probs, start, end, width, steps, alpha=0.0):
     "没有考虑长度：每多一个词元，文本就更不可能，所以短文本总是赢。",
 )
 def length_ignored(log_probs, start, end, width, steps, alpha=0.0):
-    beams, done = [([start], 0.0)], []
-    for _ in range(steps):
-        found = [([*t, k], s + p) for t, s in beams for k, p in enumerate(log_probs(t))]
-        best = sorted(found, key=lambda b: b[1], reverse=True)[:width]
-        done += [b for b in best if b[0][-1] == end]
-        beams = [b for b in best if b[0][-1] != end]
-        if not beams:
-            break
-    return max(done + beams, key=lambda b: b[1])[0]
+    return searched(log_probs, start, end, width, steps, rank=lambda b: b[1])
 
 
 @exercise.mistake(
@@ -258,12 +246,7 @@ def continues_finished_texts(log_probs, start, end, width, steps, alpha=0.0):
     "最后没有考虑未完成的文本，而已完成的可能没有，或并不更好。",
 )
 def finished_texts_alone(log_probs, start, end, width, steps, alpha=0.0):
-    beams, done = [([start], 0.0)], []
-    for _ in range(steps):
-        found = [([*t, k], s + p) for t, s in beams for k, p in enumerate(log_probs(t))]
-        best = sorted(found, key=lambda b: b[1], reverse=True)[:width]
-        done += [b for b in best if b[0][-1] == end]
-        beams = [b for b in best if b[0][-1] != end]
-        if not beams:
-            break
-    return max(done or [([start], 0.0)], key=lambda b: b[1] / max(len(b[0]) - 1, 1) ** alpha)[0]
+    def last(done, beams):
+        return done or [([start], 0.0)]
+
+    return searched(log_probs, start, end, width, steps, rank=per_length(alpha), last=last)

@@ -109,6 +109,19 @@ def short(rng):
     return [("", [(97, 97)]), (str(rng.choice(list("abcd"))), [(97, 97)]), ("ab" * 3, [(97, 98), (256, 256)])]
 
 
+def merged_in_order(ids, numbered):
+    """Make merges one after the other: pairs with the ids of what they make."""
+    for (a, b), new in numbered:
+        out = []
+        for t in ids:
+            if out and out[-1] == a and t == b:
+                out[-1] = new
+            else:
+                out.append(t)
+        ids = out
+    return ids
+
+
 @exercise.mistake(
     "You make the longest token from the left: the order in which merges were learned decides, and gives other tokens.",
     "你从左边起取最长的词元：决定先后的是学习合并的顺序，结果会不同。",
@@ -132,16 +145,8 @@ def longest_from_the_left(text, merges):
     "合并的顺序反了：最早学到的应最先做。",
 )
 def last_learned_first(text, merges):
-    ids = list(text.encode("utf-8"))
-    for k, (a, b) in reversed(list(enumerate(merges))):
-        out = []
-        for t in ids:
-            if out and out[-1] == a and t == b:
-                out[-1] = 256 + k
-            else:
-                out.append(t)
-        ids = out
-    return ids
+    numbered = [(pair, 256 + k) for k, pair in enumerate(merges)]
+    return merged_in_order(list(text.encode()), numbered[::-1])
 
 
 @exercise.mistake(
@@ -164,16 +169,7 @@ def one_pass(text, merges):
     "这是字符的码位：应先把文本编码为 UTF-8。",
 )
 def characters_for_bytes(text, merges):
-    ids = [ord(c) for c in text]
-    for k, (a, b) in enumerate(merges):
-        out = []
-        for t in ids:
-            if out and out[-1] == a and t == b:
-                out[-1] = 256 + k
-            else:
-                out.append(t)
-        ids = out
-    return ids
+    return merged_in_order([ord(c) for c in text], [(pair, 256 + k) for k, pair in enumerate(merges)])
 
 
 @exercise.mistake(
@@ -181,16 +177,7 @@ def characters_for_bytes(text, merges):
     "合并得到的编号差了一：第 0 个合并生成词元 256。",
 )
 def ids_off_by_one(text, merges):
-    ids = list(text.encode("utf-8"))
-    for k, (a, b) in enumerate(merges):
-        out = []
-        for t in ids:
-            if out and out[-1] == a and t == b:
-                out[-1] = 257 + k
-            else:
-                out.append(t)
-        ids = out
-    return ids
+    return merged_in_order(list(text.encode()), [(pair, 257 + k) for k, pair in enumerate(merges)])
 
 
 @exercise.mistake(

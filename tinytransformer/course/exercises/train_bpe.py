@@ -148,22 +148,36 @@ def stops(rng):
     return [(letter * 4, 9), (letter, 3), (letter * 3, 5)]
 
 
+def learned(ids, merges, choose, first=256, step=2):
+    """Learn merges, with what the mistakes below get wrong as arguments: the choice, the first id, the step."""
+    from collections import Counter
+
+    pairs = []
+    for new in range(first, first + merges):
+        counts = Counter(zip(ids[:-1], ids[1:], strict=True))
+        if not counts:
+            break
+        best = choose(counts)
+        pairs.append(best)
+        merged, i = [], 0
+        while i < len(ids):
+            hit = tuple(ids[i : i + 2]) == best
+            merged.append(new if hit else ids[i])
+            i += step if hit else 1
+        ids = merged
+    return pairs
+
+
+def most_frequent(counts):
+    return min(counts, key=lambda pair: (-counts[pair], pair))
+
+
 @exercise.mistake(
     "After a merge you go on by one: the second half of the pair stays in the text. Go on by two.",
     "合并之后只前进了一格：词元对的后一半还留在文本里。应前进两格。",
 )
 def goes_on_by_one(text, merges):
-    from collections import Counter
-
-    ids, learned = list(text.encode("utf-8")), []
-    for new in range(256, 256 + merges):
-        counts = Counter(zip(ids[:-1], ids[1:], strict=True))
-        if not counts:
-            break
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        learned.append(best)
-        ids = [new if tuple(ids[i : i + 2]) == best else ids[i] for i in range(len(ids))]
-    return learned
+    return learned(list(text.encode()), merges, most_frequent, step=1)
 
 
 @exercise.mistake(
@@ -171,22 +185,7 @@ def goes_on_by_one(text, merges):
     "次数相同时你取了最先遇到的：结果取决于文本的顺序。应比较编号。",
 )
 def first_met_of_equals(text, merges):
-    from collections import Counter
-
-    ids, learned = list(text.encode("utf-8")), []
-    for new in range(256, 256 + merges):
-        counts = Counter(zip(ids[:-1], ids[1:], strict=True))
-        if not counts:
-            break
-        best = max(counts, key=counts.get)
-        learned.append(best)
-        merged, i = [], 0
-        while i < len(ids):
-            hit = tuple(ids[i : i + 2]) == best
-            merged.append(new if hit else ids[i])
-            i += 2 if hit else 1
-        ids = merged
-    return learned
+    return learned(list(text.encode()), merges, lambda counts: max(counts, key=counts.get))
 
 
 @exercise.mistake(
@@ -194,22 +193,9 @@ def first_met_of_equals(text, merges):
     "次数相同时你取了编号较大的对：应取较小的。",
 )
 def largest_of_equals(text, merges):
-    from collections import Counter
-
-    ids, learned = list(text.encode("utf-8")), []
-    for new in range(256, 256 + merges):
-        counts = Counter(zip(ids[:-1], ids[1:], strict=True))
-        if not counts:
-            break
-        best = max(counts, key=lambda pair: (counts[pair], pair))
-        learned.append(best)
-        merged, i = [], 0
-        while i < len(ids):
-            hit = tuple(ids[i : i + 2]) == best
-            merged.append(new if hit else ids[i])
-            i += 2 if hit else 1
-        ids = merged
-    return learned
+    return learned(
+        list(text.encode()), merges, lambda counts: max(counts, key=lambda pair: (counts[pair], pair))
+    )
 
 
 @exercise.mistake(
@@ -218,22 +204,7 @@ def largest_of_equals(text, merges):
     "这是字符的码位而不是字节：中文就需要上千个词元，编号还会与合并的编号相撞。",
 )
 def characters_for_bytes(text, merges):
-    from collections import Counter
-
-    ids, learned = [ord(c) for c in text], []
-    for new in range(256, 256 + merges):
-        counts = Counter(zip(ids[:-1], ids[1:], strict=True))
-        if not counts:
-            break
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        learned.append(best)
-        merged, i = [], 0
-        while i < len(ids):
-            hit = tuple(ids[i : i + 2]) == best
-            merged.append(new if hit else ids[i])
-            i += 2 if hit else 1
-        ids = merged
-    return learned
+    return learned([ord(c) for c in text], merges, most_frequent)
 
 
 @exercise.mistake(
@@ -241,22 +212,9 @@ def characters_for_bytes(text, merges):
     "这取的是最少见的对。",
 )
 def rarest_pair(text, merges):
-    from collections import Counter
-
-    ids, learned = list(text.encode("utf-8")), []
-    for new in range(256, 256 + merges):
-        counts = Counter(zip(ids[:-1], ids[1:], strict=True))
-        if not counts:
-            break
-        best = min(counts, key=lambda pair: (counts[pair], pair))
-        learned.append(best)
-        merged, i = [], 0
-        while i < len(ids):
-            hit = tuple(ids[i : i + 2]) == best
-            merged.append(new if hit else ids[i])
-            i += 2 if hit else 1
-        ids = merged
-    return learned
+    return learned(
+        list(text.encode()), merges, lambda counts: min(counts, key=lambda pair: (counts[pair], pair))
+    )
 
 
 @exercise.mistake(
@@ -264,22 +222,7 @@ def rarest_pair(text, merges):
     "新编号从 257 开始了：字节 0 到 255 之后第一个空闲的是 256。",
 )
 def ids_off_by_one(text, merges):
-    from collections import Counter
-
-    ids, learned = list(text.encode("utf-8")), []
-    for new in range(257, 257 + merges):
-        counts = Counter(zip(ids[:-1], ids[1:], strict=True))
-        if not counts:
-            break
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        learned.append(best)
-        merged, i = [], 0
-        while i < len(ids):
-            hit = tuple(ids[i : i + 2]) == best
-            merged.append(new if hit else ids[i])
-            i += 2 if hit else 1
-        ids = merged
-    return learned
+    return learned(list(text.encode()), merges, most_frequent, first=257)
 
 
 @exercise.mistake(
