@@ -150,13 +150,14 @@ def test_a_model_with_dropout_of_its_own_sees_all_tokens():
 def test_it_learns_what_most_words_say():
     task, model = task_of(sentences(300, 1), sentences(60, 2), batch_size=32)
     optimizer = AdamW(decay_groups(model, 0.1), lr=2e-3)
-    for step in range(350):
+    for step in range(300):
+        optimizer.lr = 2e-3 * (1 - step / 300)  # at a constant rate the last steps differ with BLAS's rounding
         model.zero_grad()
         task.loss(model, *task.batch(step)).backward()
         optimizer.step()
     scores, (_, baseline) = task.score(model), task.baseline()
-    assert baseline["accuracy"] < 0.5 < 0.75 < scores["accuracy"]
-    assert task.validation_loss(model) < 0.8  # what is left depends on how BLAS rounds
+    assert baseline["accuracy"] < 0.5 < 0.9 < scores["accuracy"]
+    assert task.validation_loss(model) < 0.4
     assert model.training
     line = Classification.predict(model, task.tokenizer, task.facts(), "wave salt star tide")[0]
     assert line.startswith("sea ")

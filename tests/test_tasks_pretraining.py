@@ -189,13 +189,13 @@ def test_training_on_text_with_an_order_beats_every_guess_without_context(kind):
         task = MaskedLanguageModelling(texts[:70], texts[70:], TOKENIZER, 16, max_length=15)
         config = BERTConfig(V, max_positions=15, d_model=32, num_layers=1, num_heads=2, d_ff=64, dropout=0.0)
         model, rate, what = BERTForPretraining(config, np.random.default_rng(0)), 8e-3, "masked_loss"
-        steps = 700
+        steps = 1500
     else:
         texts = [np.append((np.arange(17) + start) % 48, 60) for start in starts]
         task = SpanCorruption(texts[:70], texts[70:], 60, range(61, 66), 16, context=13)
         config = T5Config(66, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout=0.0)
         model, rate, what = T5(config, np.random.default_rng(0)), 8e-3, "span_loss"
-        steps = 300
+        steps = 700
     before, trivial = task.scores(model), task.baseline()
     assert before.keys() == trivial.keys()
     assert before[what] > trivial[what] > 3
@@ -205,10 +205,10 @@ def test_training_on_text_with_an_order_beats_every_guess_without_context(kind):
         task.loss(model, *task.batch(step)).backward()
         optimizer.step()
     after = task.scores(model)
-    assert after[what] < 0.75 * trivial[what]
-    assert task.validation_loss(model) < 0.8 * sum(v for k, v in trivial.items() if k.endswith("loss"))
+    assert after[what] < 0.6 * trivial[what]
+    assert task.validation_loss(model) < 0.7 * sum(v for k, v in trivial.items() if k.endswith("loss"))
     if kind == "masked":
-        assert after["masked_accuracy"] > 0.15 > 1.5 * trivial["masked_accuracy"]  # of few tokens
+        assert after["masked_accuracy"] > 0.3 > 3 * trivial["masked_accuracy"]
 
 
 # --- masked language modelling and next sentences ---
