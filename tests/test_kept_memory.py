@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,11 +37,12 @@ def faults(**environment):
     clean = {name: value for name, value in os.environ.items() if name != "TINYTRANSFORMER_KEEP_MEMORY"}
     done = subprocess.run(
         [sys.executable, "-c", COUNT_FAULTS],
+        cwd=Path(__file__).parents[1],
         env={**clean, **environment},
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
 
