@@ -58,6 +58,14 @@ EQUIVALENT = {
         "backward",
         "exponentials: if first:\n    m[at] = largest(e)  =>  if not first:\n    m[at] = largest(e)",
     ): FOUND,
+    **{
+        ("attention", "backward", f"backward_into: {change}"): "on one thread"
+        for change in (
+            "dB is None  =>  dB is not None  (place 2)",
+            "places if dB is None else [chain(*places)]  =>  places",
+            "places if dB is None else [chain(*places)]  =>  [chain(*places)]",
+        )
+    },
     ("attention", "backward", "backward: 3  =>  4"): "a mask never needs a gradient",
     (
         "attention",
@@ -81,8 +89,9 @@ EQUIVALENT = {
     ): GIVEN
     for name in ("softmax", "log_softmax")
 }
-# Helpers that only say how the work is cut: `test_tiles_cover_every_pair_once` looks after them.
-CUTS = ("tiles: ",)
+# Helpers that only say how the work is cut: `test_tiles_cover_every_pair_once` and
+# `test_every_mistake_in_a_product_of_few_rows_is_found` look after them.
+CUTS = ("tiles_of_heads: ", "product: ")
 
 
 class Examples:

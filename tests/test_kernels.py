@@ -19,7 +19,7 @@ from test_primitives import moved
 import tinytransformer as tt
 from tinytransformer.autograd import FORMULAS, Kernel, raw
 from tinytransformer.backend import is_array, to_numpy
-from tinytransformer.kernels import common
+from tinytransformer.kernels import common, threads
 
 attention = sys.modules["tinytransformer.kernels.attention"]
 
@@ -33,11 +33,34 @@ def small_blocks(patch):
     patch.setattr(attention, "ROWS", 2)
 
 
-@pytest.fixture(params=["small blocks", "blocks of full size"])
+class Blas:
+    """Stands for the library that multiplies matrices: it says how many threads there are."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def get_num_threads(self):
+        return self.number
+
+    def set_num_threads(self, number):
+        self.number = number
+
+
+def on_threads(patch, number):
+    """Let kernels work on so many threads, as soon as there are two blocks."""
+    blas = Blas(number)
+    patch.setattr(threads, "LEAST", 2)
+    patch.setattr(threads, "_blas", lambda: blas)
+    return blas
+
+
+@pytest.fixture(params=["small blocks", "small blocks on three threads", "blocks of full size"])
 def block_size(request, monkeypatch):
-    """The test runs once with blocks so small that the arrays of the cases are cut, and once without."""
-    if request.param == "small blocks":
+    """The test runs with blocks so small that arrays are cut, also on threads, and with large ones."""
+    if request.param != "blocks of full size":
         small_blocks(monkeypatch)
+    if request.param == "small blocks on three threads":
+        on_threads(monkeypatch, 3)
 
 
 def watch(patch):
@@ -224,7 +247,7 @@ def test_tiles_cover_every_pair_once(causal, block_size, data):
     batch, groups, heads, T_q = draw(1, 3), draw(1, 3), draw(1, 2), draw(1, 150)
     T_k = T_q + draw(0, 5) if causal else draw(1, 150)
     count = np.zeros((batch, groups, heads, T_q, T_k), dtype=int)
-    for at, keys in attention.tiles((batch, groups, heads, T_q, 7), T_k, causal):
+    for at, keys in itertools.chain(*attention.tiles_of_heads((batch, groups, heads, T_q, 7), T_k, causal)):
         assert at[:2] == keys[:2]
         part = count[at][..., keys[2]]
         assert part.any() or at[3].stop == T_q or count[at[0], at[1], :, at[3].stop].any()
@@ -237,7 +260,7 @@ def test_tiles_cover_every_pair_once(causal, block_size, data):
 def test_causal_tiles_leave_out_three_eighths():
     computed = sum(
         (at[3].stop - at[3].start) * keys[2].stop
-        for at, keys in attention.tiles((1, 1, 1, 256, 7), 256, True)
+        for at, keys in itertools.chain(*attention.tiles_of_heads((1, 1, 1, 256, 7), 256, True))
     )
     assert computed == 256 * 256 * 5 // 8
 

@@ -9,6 +9,7 @@ from ..backend import xp
 from ..formulas import gelu, gelu_tanh, silu
 from ..ops.special import erf_array
 from .common import blocks, fusible, scratch
+from .threads import each
 
 
 @gelu.kernel
@@ -22,11 +23,14 @@ class GELU:
             return NotImplemented
         flat = x.reshape(x.size)
         y, Phi = xp.empty(flat.shape, x.dtype), xp.empty(flat.shape, x.dtype)
-        for block in blocks(flat.size):
+
+        def part(block: Any) -> None:
             p = xp.multiply(flat[block], math.sqrt(0.5), out=Phi[block])
             xp.add(erf_array(p), 1, out=p)
             p *= 0.5
             xp.multiply(flat[block], p, out=y[block])
+
+        each(part, blocks(flat.size))
         return y.reshape(x.shape), (flat, Phi)
 
     # Phi'(x) = e^(-x^2 / 2) / sqrt(2 pi), so  dy/dx = Phi(x) + x e^(-x^2 / 2) / sqrt(2 pi)
@@ -36,7 +40,8 @@ class GELU:
         x, Phi = saved
         g = g.reshape(x.shape)
         dx = xp.empty(x.shape, x.dtype)
-        for block in blocks(x.size):
+
+        def part(block: Any) -> None:
             d = xp.multiply(x[block], x[block], out=dx[block])
             d *= -0.5
             xp.exp(d, out=d)
@@ -44,6 +49,8 @@ class GELU:
             d *= x[block]
             d += Phi[block]
             d *= g[block]
+
+        each(part, blocks(x.size))
         return [dx.reshape(y.shape)]
 
 
@@ -62,7 +69,8 @@ class GELUTanh:
             return NotImplemented
         flat = x.reshape(x.size)
         y = xp.empty(flat.shape, x.dtype)
-        for block in blocks(flat.size):
+
+        def part(block: Any) -> None:
             t = xp.multiply(flat[block], flat[block], out=y[block])
             t *= CUBIC
             t += SCALE
@@ -71,6 +79,8 @@ class GELUTanh:
             t += 1
             t *= flat[block]
             t *= 0.5
+
+        each(part, blocks(flat.size))
         return y.reshape(x.shape), flat
 
     # With u = x (a + c x^2):  u' = a + 3 c x^2,  t' = (1 - t^2) u',  so
@@ -80,7 +90,8 @@ class GELUTanh:
         """Return dx = g (1 + t) (1 + (1 - t) x u') / 2, with t computed again."""
         x, g = saved, g.reshape(saved.shape)
         dx = xp.empty(x.shape, x.dtype)
-        for block in blocks(x.size):
+
+        def part(block: Any) -> None:
             t, slope = (scratch(name, x[block].shape, x.dtype) for name in ("tanh", "slope"))
             xp.multiply(x[block], x[block], out=t)
             t *= CUBIC  # c x^2
@@ -97,6 +108,8 @@ class GELUTanh:
             d *= t
             d *= 0.5
             d *= g[block]
+
+        each(part, blocks(x.size))
         return [dx.reshape(y.shape)]
 
 
@@ -111,9 +124,12 @@ class SiLU:
             return NotImplemented
         flat = x.reshape(x.size)
         y = xp.empty(flat.shape, x.dtype)
-        for block in blocks(flat.size):
+
+        def part(block: Any) -> None:
             s = sigmoid_into(y[block], flat[block])
             s *= flat[block]
+
+        each(part, blocks(flat.size))
         return y.reshape(x.shape), flat
 
     # s' = s (1 - s), so  dy/dx = s + x s (1 - s) = s (1 + x (1 - s))
@@ -122,13 +138,16 @@ class SiLU:
         """Return dx = g s (1 + x (1 - s)), with s computed again."""
         x, g = saved, g.reshape(saved.shape)
         dx = xp.empty(x.shape, x.dtype)
-        for block in blocks(x.size):
+
+        def part(block: Any) -> None:
             s = sigmoid_into(scratch("sigmoid", x[block].shape, x.dtype), x[block])
             d = xp.subtract(1, s, out=dx[block])
             d *= x[block]
             d += 1
             d *= s
             d *= g[block]
+
+        each(part, blocks(x.size))
         return [dx.reshape(y.shape)]
 
 

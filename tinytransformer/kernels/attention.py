@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy
@@ -13,6 +13,7 @@ from ..formulas import attention, general_attention
 from ..formulas.masks import _with_axes, fitted
 from .common import LIMIT, fusible, scratch
 from .softmax import largest, sums
+from .threads import each
 
 TILE = 131072  # scores at once: with the same number of their gradients, as much as fits the cache
 ROWS = 32  # fewer queries at once than this make matrix products slow
@@ -54,15 +55,22 @@ class GeneralAttention:
         c = 1 / math.sqrt(Q.shape[-1]) if scale is None else scale
         Z = xp.empty((*q.shape[:-1], 1), Q.dtype)
         m = None if bounded(q, k, B, c) else xp.empty_like(Z)
-        places = list(tiles(q.shape, T_k, causal))
-        for tile in places:
-            at, keys = tile
-            e = exponentials(q, k, M, B, m, c, tile, first=True)
-            Z[at] = sums(e)
-            Z[at] += Z[at] == 0  # nothing allowed: 0 / 1
-            xp.matmul(e, v[keys][:, :, None], out=out[at])
-        out /= Z
-        return o, (Q, K, V, M, bias, m, c, Z, causal, kept(e, places))
+
+        def part(tiles: Any) -> Any:
+            for tile in tiles:
+                at, keys = tile
+                e = exponentials(q, k, M, B, m, c, tile, first=True)
+                Z[at] = sums(e)
+                Z[at] += Z[at] == 0  # nothing allowed: 0 / 1
+                xp.matmul(e, v[keys][:, :, None], out=out[at])
+                out[at] /= Z[at]
+            return e
+
+        places = tiles_of_heads(q.shape, T_k, causal)
+        *_, e = each(part, places)
+        # for the backward, if a single tile was all there is: then it is small
+        e_kept = e.copy() if len(places) == len(places[0]) == 1 and xp.module is numpy else None
+        return o, (Q, K, V, M, bias, m, c, Z, causal, e_kept)
 
     # With P = e / Z, S = c q k^T + B, O = P v and g = dL/dO, for each head:
     #   dL/dV = P^T g,  dL/dP = g V^T,
@@ -100,35 +108,35 @@ def backward_into(gradients: list[Any], g: Any, o: Any, saved: Any) -> Any:
     q, g, o = (grouped(array, k) for array in (Q, g, o))
     dK, dV = (None if array is None else _with_axes(array, 4) for array in gradients[1:3])
     dQ, dB, B = (None if array is None else grouped(array, k) for array in (*gradients[::4], bias))
-    for tile in tiles(q.shape, k.shape[2], causal):
-        at, keys = tile
-        whole = at[3].stop == q.shape[3]  # the first tile of these heads, which has all their keys
-        e = exponentials(q, k, M, B, m, c, tile) if e_kept is None else e_kept
-        g_Z = xp.divide(g[at], Z[at], out=scratch("g/Z", g[at].shape, g.dtype))
-        if dV is not None:
-            product_into(dV[keys], stacked(e).mT, stacked(g_Z), whole)
-        if dQ is None and dK is None and dB is None:
-            continue
-        dS = scratch("dS", e.shape, e.dtype)
-        xp.matmul(stacked(g_Z), v[keys].mT, out=stacked(dS))
-        g_Z *= o[at]
-        dS -= sums(g_Z)
-        dS *= e
-        if dQ is not None:
-            xp.matmul(dS, k[keys][:, :, None], out=dQ[at])
-            if c != 1:
-                dQ[at] *= c
-        if dK is not None:
-            product_into(dK[keys], stacked(dS).mT, stacked(scaled(q, c, at)), whole)
-        if dB is not None:
-            part = within(dB, tile)
-            part += dS.sum(axis=tuple(axis for axis in range(5) if dB.shape[axis] == 1), keepdims=True)
+
+    def part(tiles: Any) -> None:
+        for tile in tiles:
+            at, keys = tile
+            whole = at[3].stop == q.shape[3]  # the first tile of these heads, which has all their keys
+            e = exponentials(q, k, M, B, m, c, tile) if e_kept is None else e_kept
+            g_Z = xp.divide(g[at], Z[at], out=scratch("g/Z", g[at].shape, g.dtype))
+            if dV is not None:
+                product_into(dV[keys], stacked(e).mT, stacked(g_Z), whole)
+            if dQ is None and dK is None and dB is None:
+                continue
+            dS = scratch("dS", e.shape, e.dtype)
+            xp.matmul(stacked(g_Z), v[keys].mT, out=stacked(dS))
+            g_Z *= o[at]
+            dS -= sums(g_Z)
+            dS *= e
+            if dQ is not None:
+                xp.matmul(dS, k[keys][:, :, None], out=dQ[at])
+                if c != 1:
+                    dQ[at] *= c
+            if dK is not None:
+                product_into(dK[keys], stacked(dS).mT, stacked(scaled(q, c, at)), whole)
+            if dB is not None:
+                dB_here = within(dB, tile)
+                dB_here += dS.sum(axis=tuple(axis for axis in range(5) if dB.shape[axis] == 1), keepdims=True)
+
+    places = tiles_of_heads(q.shape, k.shape[2], causal)
+    each(part, places if dB is None else [chain(*places)])  # to dB all of them add
     return gradients
-
-
-def kept(e: Any, places: list[Any]) -> Any:
-    """Return e for the backward if a single tile was all there is: then it is small."""
-    return e.copy() if len(places) == 1 and xp.module is numpy else None
 
 
 def allows_all(mask: Any) -> bool:
@@ -203,8 +211,8 @@ def bounded(q: Any, k: Any, B: Any, c: float) -> bool:
     return bool(room > 0 and largest_square < room**2)
 
 
-def tiles(queries: tuple[int, ...], T_k: int, causal: bool) -> Iterator[tuple[Any, Any]]:
-    """Yield the places of queries and of keys, tile by tile; of each group the last queries first.
+def tiles_of_heads(queries: tuple[int, ...], T_k: int, causal: bool) -> list[list[tuple[Any, Any]]]:
+    """Return a list for some heads each: the places of queries and of keys, tile by tile, last queries first.
 
     Under a causal mask a tile ends at the last key that its last query may attend to: with four tiles a
     head, three eighths of the scores are never computed.
@@ -216,14 +224,18 @@ def tiles(queries: tuple[int, ...], T_k: int, causal: bool) -> Iterator[tuple[An
     if on_host and causal:
         rows = min(rows, max(ROWS, -(-T_q // 4)))
     items = max(1, tile // (heads * rows * T_k))
+    places = []
     for b in range(0, batch, max(1, items // groups)):
         some = slice(b, min(b + max(1, items // groups), batch))
         for h in range(0, groups, items):
+            those = some, slice(h, h + items)
+            tiles = []
             for r in reversed(range(0, T_q, rows)):
                 stop = min(r + rows, T_q)
                 keys = stop + T_k - T_q if causal else T_k
-                those = some, slice(h, h + items)
-                yield (*those, slice(None), slice(r, stop)), (*those, slice(0, keys))
+                tiles.append(((*those, slice(None), slice(r, stop)), (*those, slice(0, keys))))
+            places.append(tiles)
+    return places
 
 
 def exponentials(q: Any, k: Any, M: Any, B: Any, m: Any, c: float, tile: Any, first: bool = False) -> Any:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy
+
 from ..backend import xp
 from ..formulas import linear
 from .common import fusible
+from .threads import each, small_products_are_fast
+
+# OpenBLAS for AVX-512 does not copy the matrices of a product if rows * inner * columns are no more than the
+# first number and, where the second matrix is a transpose, rows * columns no more than the second
+SMALL, SMALL_TRANSPOSED = 10**6, 1200
+LARGE = 2**19  # entries: to copy a matrix of fewer takes little
 
 
 @linear.kernel
@@ -21,7 +29,7 @@ class Linear:
         if not (b_fits and fusible(x, W) and x.ndim and W.ndim == 2 and x.shape[-1] == W.shape[0]):
             return NotImplemented
         rows = x.reshape(math.prod(x.shape[:-1]), W.shape[0])  # (n, in)
-        y = rows @ W  # (n, out)
+        y = product(rows, W)  # (n, out)
         if b is not None:
             y += b
         return y.reshape(*x.shape[:-1], W.shape[1]), (rows, W, x.shape)
@@ -37,6 +45,27 @@ class Linear:
         dW = rows.T @ g if needs[1] else None
         db = row_sums(g) if needs[2:] == [True] else None
         return dx, dW, db
+
+
+def product(x: Any, W: Any) -> Any:
+    """Return x W; for few rows, as in generation, in pieces so small that BLAS reads W once, as it is."""
+    (n, inner), columns = x.shape, W.shape[1]
+    if n < 2 or W.size < LARGE or xp.module is not numpy or not small_products_are_fast():
+        return x @ W
+    width = SMALL // (n * inner)
+    if W.strides[0] < W.strides[1]:  # the transpose of an embedding
+        width = min(width, SMALL_TRANSPOSED // n)
+    if width < 64:
+        return x @ W
+    width -= width % 64
+    y = numpy.empty((n, columns), x.dtype)
+
+    def part(start: int) -> None:
+        some = slice(start, start + width)
+        numpy.matmul(x, W[:, some], out=y[:, some])
+
+    each(part, range(0, columns, width))
+    return y
 
 
 def row_sums(g: Any) -> Any:

@@ -9,6 +9,7 @@ from ..formulas import cross_entropy
 from ..formulas.losses import checked_targets
 from .common import blocks, fusible, scratch
 from .softmax import log_sums, sums
+from .threads import each
 
 
 @cross_entropy.kernel
@@ -32,8 +33,11 @@ class CrossEntropy:
         counted = y != ignore_index
         y = xp.where(counted, y, 0)
         log_total = xp.empty((y.size, 1), z.dtype)
-        for block in blocks(y.size, V):
+
+        def part(block: Any) -> None:
             log_total[block] = log_sums(z[block], scratch("exponentials", z[block].shape, z.dtype))
+
+        each(part, blocks(y.size, V))
         expected = (1 - eps) * xp.take_along_axis(z, y[:, None], axis=1)
         if eps:
             expected += eps / V * sums(z)
@@ -54,11 +58,14 @@ class CrossEntropy:
         z, y, log_total, weights, eps, shape = saved
         weights = weights * g.reshape(g.size, 1)  # (n, 1)
         dz = xp.empty(z.shape, z.dtype)
-        for block in blocks(*z.shape):
+
+        def part(block: Any) -> None:
             d = xp.subtract(z[block], log_total[block], out=dz[block])
             xp.exp(d, out=d)
             if eps:
                 d -= eps / z.shape[1]
             d *= weights[block]
+
+        each(part, blocks(*z.shape))
         dz[xp.arange(y.size), y] -= (1 - eps) * weights[:, 0]
         return [dz.reshape(shape)]

@@ -9,6 +9,7 @@ from ..backend import xp
 from ..formulas import log_softmax, masked_softmax, softmax
 from ..formulas.masks import fitted
 from .common import blocks, fusible, moderate
+from .threads import each
 
 
 def as_rows(x: Any, axis: int) -> tuple[Any, tuple[int, ...]]:
@@ -49,7 +50,8 @@ class Softmax:
             return NotImplemented
         rows, shape = as_rows(x, axis)
         y = xp.empty(rows.shape, rows.dtype)
-        for block in blocks(*rows.shape):
+
+        def part(block: Any) -> None:
             e = y[block]
             if moderate(rows[block]):
                 xp.exp(rows[block], out=e)
@@ -57,6 +59,8 @@ class Softmax:
                 xp.subtract(rows[block], rows[block].max(axis=-1, keepdims=True), out=e)
                 xp.exp(e, out=e)
             e /= sums(e)
+
+        each(part, blocks(*rows.shape))
         return from_rows(y, shape, axis), (y, shape, axis)
 
     @staticmethod
@@ -71,10 +75,13 @@ class Softmax:
 def softmax_gradient(g: Any, y: Any) -> Any:
     """Return dx = y (g - sum g y) for each row."""
     dx = xp.empty(y.shape, y.dtype)
-    for block in blocks(*y.shape):
+
+    def part(block: Any) -> None:
         d = xp.multiply(g[block], y[block], out=dx[block])
         xp.subtract(g[block], sums(d), out=d)
         d *= y[block]
+
+    each(part, blocks(*y.shape))
     return dx
 
 
@@ -89,8 +96,11 @@ class LogSoftmax:
             return NotImplemented
         rows, shape = as_rows(x, axis)
         y = xp.empty(rows.shape, rows.dtype)
-        for block in blocks(*rows.shape):
+
+        def part(block: Any) -> None:
             xp.subtract(rows[block], log_sums(rows[block], y[block]), out=y[block])
+
+        each(part, blocks(*rows.shape))
         return from_rows(y, shape, axis), (y, shape, axis)
 
     # dy_i/dx_j = [i = j] - e^(y_j), so with g = dL/dy:  dL/dx_j = g_j - e^(y_j) sum_i g_i
@@ -100,10 +110,13 @@ class LogSoftmax:
         rows, shape, axis = saved
         g, _ = as_rows(g, axis)
         dx = xp.empty(rows.shape, rows.dtype)
-        for block in blocks(*rows.shape):
+
+        def part(block: Any) -> None:
             d = xp.exp(rows[block], out=dx[block])
             d *= sums(g[block])
             xp.subtract(g[block], d, out=d)
+
+        each(part, blocks(*rows.shape))
         return [from_rows(dx, shape, axis)]
 
 

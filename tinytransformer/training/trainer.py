@@ -200,6 +200,7 @@ class Trainer:
             generator = model.rng.bit_generator
             generator.state = generator.jumped(self.communicator.rank).state
         self.model = model
+        self.parameters = list(model.parameters())  # to find them takes time at each step
         self.task = task
         self.settings = settings
         self.tokenizer = tokenizer
@@ -308,9 +309,9 @@ class Trainer:
             for batch, count in zip(batches, counts, strict=True):
                 drawn.append(self.model.rng.bit_generator.state)
                 losses.append(self.gradients.add(batch, scale * count / total))
-            each.add_gradients(self.model.parameters())
-            self.loss_scale.divide_out(self.model.parameters())
-            norm = clip_grad_norm(self.model.parameters(), settings.clip)
+            each.add_gradients(self.parameters)
+            self.loss_scale.divide_out(self.parameters)
+            norm = clip_grad_norm(self.parameters, settings.clip)
             norm, *losses = _on_host(norm, *losses)  # a GPU has worked on by itself up to here
             loss = each.sum(sum(losses)) / scale
             left_out = self.loss_scale.update(overflowed=not math.isfinite(norm))

@@ -1,0 +1,75 @@
+"""Threads within a kernel: pieces of its work that do not need one another, side by side."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy
+
+from ..backend import running
+
+__all__ = ["each", "small_products_are_fast"]
+
+LEAST = 4  # pieces: with fewer, a thread takes as long to wake as it saves
+
+
+def each(work: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
+    """Call ``work`` on each piece, on as many threads as BLAS may use, and return the results in order.
+
+    NumPy works outside the interpreter's lock, so the threads do run in parallel. Meanwhile BLAS keeps to
+    one, as it does where threads share a batch: then nothing is divided twice. Each piece comes out as on one
+    thread, to the bit.
+    """
+    blas: Any = _blas() if len(pieces) >= LEAST else None
+    if blas is None or (threads := blas.get_num_threads()) == 1:
+        return [work(piece) for piece in pieces]
+
+    def share(first: int, last: int) -> list[Any]:
+        with running(numpy):
+            return [work(piece) for piece in pieces[first:last]]
+
+    ends = [len(pieces) * i // threads for i in range(threads + 1)]
+    pool = _pool(threads - 1)
+    blas.set_num_threads(1)
+    try:
+        # NumPy's error handling is part of the context: each thread takes it over
+        others = [
+            pool.submit(contextvars.copy_context().run, share, ends[i], ends[i + 1])
+            for i in range(1, threads)
+        ]
+        results = share(0, ends[1])
+        for other in others:
+            results += other.result()
+    finally:
+        blas.set_num_threads(threads)
+    return results
+
+
+@cache
+def _blas() -> Any:
+    """Return the library that multiplies NumPy's matrices, or None if it cannot be told how many threads."""
+    from threadpoolctl import ThreadpoolController
+
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return found[0] if found else None
+
+
+@cache
+def small_products_are_fast() -> bool:
+    """Return True if BLAS multiplies small matrices as they are, and does not copy them first."""
+    architecture = getattr(_blas(), "architecture", None)
+    return architecture in ("SkylakeX", "Cooperlake", "SapphireRapids")  # OpenBLAS's names for AVX-512
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)  # they start when they are first needed
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
