@@ -27,10 +27,9 @@
 import time
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 import tinytransformer as tt
-from tinytransformer.plotting import computation_graph
+from tinytransformer.plotting import computation_graph, line_chart
 
 # %% [markdown] lang="en"
 # ## A slope, measured
@@ -62,16 +61,19 @@ one_side = np.abs((np.exp(1 + steps) - np.exp(1)) / steps - np.e)
 four = [1e-2, 1e-5, 1e-8, 1e-12]
 reveal(my_step, min(four, key=lambda h: both_sides[np.argmin(np.abs(steps - h))]))
 
-figure, axes = plt.subplots(figsize=(7, 3.2))
-axes.loglog(steps, both_sides, "o-", label=r"$\frac{f(x+h)-f(x-h)}{2h}$")
-axes.loglog(steps, one_side, "s--", label=r"$\frac{f(x+h)-f(x)}{h}$")
-axes.set(xlabel="$h$", ylabel="$|\\Delta|$")
-axes.legend(frameon=False)
-plt.show()
 assert both_sides.min() < 1e-9
 assert both_sides[-1] > 1e-3
 assert both_sides[0] > 1e-4
 assert one_side.min() > 10 * both_sides.min()
+
+errors = {label("two-sided", "两侧"): both_sides, label("one-sided", "单侧"): one_side}
+line_chart(
+    steps,
+    errors,
+    title=label("error of the slope", "斜率的误差"),
+    across=label("step h", "步长 h"),
+    logarithmic="xy",
+)
 
 # %% [markdown] lang="en"
 # The picture shows the error against the step. On the right the step is too long: the error of the two-sided slope

@@ -24,10 +24,9 @@
 
 # %%
 import numpy as np
-from matplotlib import pyplot as plt
 
 import tinytransformer as tt
-from tinytransformer.plotting import bar_chart, computation_graph, loss_curve
+from tinytransformer.plotting import bar_chart, computation_graph, line_chart, loss_curve
 from tinytransformer.text import stdlib_documentation
 
 # %% [markdown] lang="en"
@@ -103,15 +102,17 @@ four = np.array([4.0, 3.0, 1.0, -2.0])
 temperatures = np.geomspace(0.05, 50, 200)
 curves = tt.softmax(four / temperatures[:, None])  # (200, 4)
 
-figure, axes = plt.subplots(figsize=(7, 3.2))
-for score, curve, style in zip(four, curves.T, ("-", "--", "-.", ":"), strict=True):
-    axes.plot(temperatures, curve, style, label=f"$x_i = {score:.0f}$")
-axes.set(xscale="log", xlabel="$T$", ylabel="$p_i$", ylim=(0, 1.02))
-axes.axhline(0.25, color="0.8", zorder=0)
-axes.legend(frameon=False)
-plt.show()
 assert abs(curves[0].max() - 1) < 1e-6
 assert np.abs(curves[-1] - 0.25).max() < 0.03
+
+lines = {label(f"score {score:.0f}", f"得分 {score:.0f}"): p for score, p in zip(four, curves.T, strict=True)}
+line_chart(
+    temperatures,
+    lines,
+    title=label("probabilities of four scores", "四个得分的概率"),
+    across=label("temperature T", "温度 T"),
+    logarithmic="x",
+)
 
 # %% [markdown] lang="en"
 # Cold, the best token takes all: it is the argmax. Hot, all tokens become equal, $1/4$ here. The **order never

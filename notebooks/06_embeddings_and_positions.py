@@ -24,15 +24,10 @@
 
 # %%
 import numpy as np
-from matplotlib import font_manager
-from matplotlib import pyplot as plt
 
 import tinytransformer as tt
 from tinytransformer import nn
-from tinytransformer.plotting import CHINESE_FONTS, attention_map
-
-installed = [font for font in CHINESE_FONTS if font in font_manager.get_font_names()]
-plt.rcParams["font.family"] = ["DejaVu Sans", *installed[:1]]
+from tinytransformer.plotting import attention_map, heat_map, line_chart
 
 # %% [markdown] lang="en"
 # ## An embedding is a lookup
@@ -268,11 +263,12 @@ assert abs(2 * np.pi * 10000 ** (6 / 8) - 6283.2) < 0.1
 
 # %%
 PE_table = tt.sinusoidal_positions(100, 64, "float64")
-figure, axes = plt.subplots(figsize=(6.5, 4))
-image = axes.imshow(PE_table, cmap="RdBu", aspect="auto", vmin=-1, vmax=1)
-axes.set(xlabel=label("feature", "特征"), ylabel=label("position", "位置"))
-figure.colorbar(image, ticks=[-1, 0, 1])
-plt.show()
+heat_map(
+    PE_table,
+    title=label("sinusoidal positions", "正弦位置编码"),
+    down=label("position", "位置"),
+    across=label("feature", "特征"),
+)
 
 # %% [markdown] lang="en"
 # **Guess**: with $d = 64$, what is the sum of squares of one row? (Remember $\sin^2 + \cos^2$.)
@@ -306,14 +302,14 @@ np.testing.assert_allclose(squares, 32)
 # **看一看**三条曲线：某个位置与所有位置的内积。它们应当是同一条曲线，只是平移了。
 
 # %%
-figure, axes = plt.subplots(figsize=(6.5, 3))
-for p, style in ((20, "-"), (50, "--"), (80, ":")):
-    axes.plot(PE_table @ PE_table[p], style, label=label(f"position {p}", f"位置 {p}"))
-axes.set(xlabel=label("other position", "另一个位置"), ylabel=label("product", "内积"))
-axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
-plt.show()
 np.testing.assert_allclose((PE_table @ PE_table[20])[:70], (PE_table @ PE_table[50])[30:])
+products = {label(f"position {p}", f"位置 {p}"): PE_table @ PE_table[p] for p in (20, 50, 80)}
+line_chart(
+    range(100),
+    products,
+    title=label("product with all positions", "与所有位置的内积"),
+    across=label("other position", "另一个位置"),
+)
 
 # %% [markdown] lang="en"
 # And moving on by $k$ positions is a rotation of every hand by a fixed angle, the same from wherever you start. A matrix
@@ -431,13 +427,15 @@ q, k = rng.normal(size=(2, 1, 16))
 Q = tt.rotary_positions(np.repeat(q, T, axis=0), np.arange(T))
 K = tt.rotary_positions(np.repeat(k, T, axis=0), np.arange(T))
 products = Q @ K.T  # (T, T)
-figure, axes = plt.subplots(figsize=(5, 4))
-image = axes.imshow(products, cmap="RdBu", vmin=-abs(products).max(), vmax=abs(products).max())
-axes.set(xlabel=label("position of the key", "键的位置"), ylabel=label("position of the query", "查询的位置"))
-figure.colorbar(image)
-plt.show()
 for distance in (-7, 0, 3):
     np.testing.assert_allclose(np.diag(products, distance), np.diag(products, distance)[0], atol=1e-12)
+
+heat_map(
+    products,
+    title=label("product of query and key", "查询与键的内积"),
+    down=label("position of the query", "查询的位置"),
+    across=label("position of the key", "键的位置"),
+)
 
 # %% [markdown] lang="en"
 # Values are not rotated: what a word *says* is the same wherever it stands. And nothing is learned: RoPE has no
@@ -509,34 +507,33 @@ assert tt.relative_position_bucket([300])[0] == tt.relative_position_bucket([300
 # The last one, with 128 and 3000. T5 can read texts longer than any it was trained on: there is a bucket for every
 # distance.
 #
-# The left picture shows the bucket over the distance. **Look at** the stairs: narrow steps near 0, wide ones far out. The
-# dashed line is the decoder: it never sees keys after the query, so all 32 buckets serve the past. The right picture
+# The first picture shows the bucket over the distance. **Look at** the stairs: narrow steps near 0, wide ones far out. The
+# dashed line is the decoder: it never sees keys after the query, so all 32 buckets serve the past. The second picture
 # gives the buckets random biases and adds them to equal scores: whatever the words are, the weights have stripes.
 
 # %% [markdown] lang="zh"
 # 最后一个，与 128 和 3000 在一起。T5 能读比训练时更长的文本：任何距离都有桶。
 #
-# 左图是桶号随距离的变化。**看一看**台阶：0 附近的窄，远处的宽。虚线是解码器：它从不看查询之后的键，所以 32 个桶全用于过去。右图给每个桶
+# 第一幅图是桶号随距离的变化。**看一看**台阶：0 附近的窄，远处的宽。虚线是解码器：它从不看查询之后的键，所以 32 个桶全用于过去。第二幅图给每个桶
 # 一个随机的偏置，加到全都相等的得分上：不管是什么词，权重都呈条纹状。
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(1.5, 1))
-left.step(distances, both_sides, where="mid", label=label("encoder", "编码器"))
 decoder = tt.relative_position_bucket(distances, bidirectional=False)
-left.step(distances, decoder, "--", where="mid", label=label("decoder", "解码器"))
-left.set(
-    xlabel=label("key position − query position", "键的位置 − 查询的位置"), ylabel=label("bucket", "桶号")
-)
-left.legend(loc="center right", bbox_to_anchor=(1, 0.5), frameon=False)
-left.spines[["top", "right"]].set_visible(False)
+assert decoder[distances > 0].max() == 0
+buckets = {label("encoder", "编码器"): both_sides, label("decoder", "解码器"): decoder}
+across = label("key position − query position", "键的位置 − 查询的位置")
+line_chart(distances, buckets, title=label("bucket", "桶号"), across=across)
+
+# %%
 biases = rng.normal(size=32)  # one head's: a number for each bucket
 offsets = np.arange(40) - np.arange(40)[:, None]  # key minus query
 stripes = tt.softmax(biases[tt.relative_position_bucket(offsets)])
-right.imshow(stripes, cmap="Blues")
-right.set(xlabel=label("key", "键"), ylabel=label("query", "查询"))
-figure.tight_layout()
-plt.show()
-assert decoder[distances > 0].max() == 0
+heat_map(
+    stripes,
+    title=label("attention weight", "注意力权重"),
+    down=label("query", "查询"),
+    across=label("key", "键"),
+)
 
 # %% [markdown] lang="en"
 # The whole table of such numbers has 32 rows and a column for each head: a few hundred parameters. Lesson 10 uses it,

@@ -25,15 +25,10 @@
 import math
 
 import numpy as np
-from matplotlib import font_manager
-from matplotlib import pyplot as plt
 
 import tinytransformer as tt
 from tinytransformer import nn
-from tinytransformer.plotting import CHINESE_FONTS, bar_chart
-
-installed = [font for font in CHINESE_FONTS if font in font_manager.get_font_names()]
-plt.rcParams["font.family"] = ["DejaVu Sans", *installed[:1]]
+from tinytransformer.plotting import bar_chart, dot_chart, line_chart
 
 # %% [markdown] lang="en"
 # ## Feed-forward: each word thinks for itself
@@ -184,30 +179,27 @@ assert np.abs(tt.gelu_tanh(x) - tt.gelu(x)).max() < 5e-4
 # 0.84: half of all numbers lie below 0, and half of 68 % between 0 and 1. The approximation is at most 0.0005 off, which is
 # enough to make a difference to the third digit when weights of one are used with the other.
 #
-# **Look at** the left picture below 0: GELU and SiLU dip before they reach 0. And at the right one, the derivatives: where
+# **Look at** the first picture below 0: GELU and SiLU dip before they reach 0. And at the second, the derivatives: where
 # is ReLU's exactly 0, and what do the others have there?
 
 # %% [markdown] lang="zh"
 # 0.84：一半的数小于 0，68 % 的一半在 0 与 1 之间。那个近似最多差 0.0005，但若用一种的权重配另一种的函数，第三位数字就可能不同了。
 #
-# **看一看**左图 0 以下的部分：GELU 和 SiLU 先下凹，再趋于 0。再看右图的导数：ReLU 的导数在哪里恰好为 0，另外两个在那里又是多少？
+# **看一看**第一幅图 0 以下的部分：GELU 和 SiLU 先下凹，再趋于 0。再看第二幅图，导数：ReLU 的导数在哪里恰好为 0，另外两个在那里又是多少？
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-for name, function, style in (("ReLU", tt.relu, ":"), ("GELU", tt.gelu, "-"), ("SiLU", tt.silu, "--")):
+assert abs(tt.gelu(x).min() + 0.17) < 0.001
+assert abs(tt.silu(x).min() + 0.278) < 0.001
+values, slopes = {}, {}
+for name, function in {"ReLU": tt.relu, "GELU": tt.gelu, "SiLU": tt.silu}.items():
     at = tt.Tensor(x, requires_grad=True)
     y = function(at)
     y.sum().backward()
-    left.plot(x, y.numpy(), style, label=name)
-    right.plot(x, at.grad.numpy(), style, label=name)
-left.set_title(label("value", "函数值"))
-right.set_title(label("derivative", "导数"))
-left.legend(frameon=False)
-for axes in (left, right):
-    axes.spines[["top", "right"]].set_visible(False)
-plt.show()
-assert abs(tt.gelu(x).min() + 0.17) < 0.001
-assert abs(tt.silu(x).min() + 0.278) < 0.001
+    values[name], slopes[name] = y.numpy(), at.grad.numpy()
+line_chart(x, values, title=label("value", "函数值"), across="x")
+
+# %%
+line_chart(x, slopes, title=label("derivative", "导数"), across="x")
 
 # %% exercise="gelu"
 check(gelu)
@@ -325,17 +317,15 @@ assert abs(plain[3] - 3 / np.sqrt(3.5)) < 1e-4
 # %%
 points = rng.normal(size=(400, 3)) * np.array([2.0, 1.0, 1.0])
 normed = tt.layer_norm(points, np.ones(3), np.zeros(3))
-plane = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt(
-    [[2], [6]]
-)  # two directions at right angles to (1, 1, 1)
-figure, pair = plt.subplots(1, 2, figsize=(7, 3.5))
-for axes, data, title in zip(
-    pair, (points, normed), (label("before", "之前"), label("after layer norm", "层归一化之后")), strict=True
-):
-    axes.scatter(*(data @ plane.T).T, s=6, alpha=0.5)
-    axes.set(title=title, aspect="equal", xlim=(-5, 5), ylim=(-5, 5))
-plt.show()
 np.testing.assert_allclose(np.linalg.norm(normed, axis=1), np.sqrt(3), rtol=0.02)
+
+# two directions at right angles to (1, 1, 1)
+plane = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
+clouds = {
+    label("before", "之前"): points @ plane.T,
+    label("after layer norm", "层归一化之后"): normed @ plane.T,
+}
+dot_chart(clouds)
 
 # %% [markdown] lang="en"
 # On a circle of radius $\sqrt{d} = \sqrt3$: variance 1 means a sum of squares of $d$.
@@ -483,27 +473,24 @@ assert 2.5 < powers < 4.5
 # 现在把它们都画出来，用对数刻度。梯度从右边（最后一块）走到左边。**找一找**：哪条往下掉，哪条冲上天，哪些保持平稳。
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 3.6))
-for (kind, chinese), style in zip(
-    {
-        "parts alone": "什么也不加",
-        "residuals alone": "只加残差",
-        "post-norm": "后置归一化",
-        "pre-norm": "前置归一化",
-    }.items(),
-    (":", "--", "-.", "-"),
-    strict=True,
-):
-    axes.semilogy(range(1, 25), sizes[kind], style, label=label(kind, chinese))
-axes.set(
-    xlabel=label("block", "第几块"), ylabel=label("size of the gradient at its input", "输入处梯度的大小")
-)
-axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
-plt.show()
 assert sizes["residuals alone"][0] > 1e6 * sizes["residuals alone"][-1]
 for kind in ("post-norm", "pre-norm"):
     assert 1 / 10 < sizes[kind][0] / sizes[kind][-1] < 10
+
+chinese = {
+    "parts alone": "什么也不加",
+    "residuals alone": "只加残差",
+    "post-norm": "后置归一化",
+    "pre-norm": "前置归一化",
+}
+lines = {label(kind, chinese[kind]): sizes[kind] for kind in chinese}
+line_chart(
+    range(1, 25),
+    lines,
+    title=label("size of the gradient at the block's input", "块的输入处梯度的大小"),
+    across=label("block", "第几块"),
+    logarithmic="y",
+)
 
 # %% [markdown] lang="en"
 # - **Parts alone**: the gradient fades. Ten blocks more, and another power and a half of ten is gone.

@@ -46,6 +46,16 @@ T5 |= {
     "relative_attention_max_distance": 11,
 }
 T5 |= {"eos_token_id": STOP, "pad_token_id": 0, "decoder_start_token_id": 0}
+MARIAN = {
+    "vocab_size": V,
+    "d_model": 18,
+    "encoder_layers": 1,
+    "decoder_layers": LAYERS,
+    "scale_embedding": True,
+}
+MARIAN |= {"encoder_attention_heads": 3, "decoder_attention_heads": 3, "activation_function": "swish"}
+MARIAN |= {"encoder_ffn_dim": D_FF, "decoder_ffn_dim": D_FF, "max_position_embeddings": 19}
+MARIAN |= {"eos_token_id": STOP, "forced_eos_token_id": None, "pad_token_id": 0, "decoder_start_token_id": 0}
 
 
 def models():
@@ -65,13 +75,39 @@ def models():
     model = hf.T5ForConditionalGeneration(gated)
     model.lm_head.weight = torch.nn.Parameter(torch.empty(V, T5["d_model"]))  # as in the published files
     yield "t5-v1.1", model
+    albert = {**BERT, "embedding_size": 13, "num_hidden_layers": 3}  # gelu_new by default
+    yield "albert-pretraining", hf.AlbertForPreTraining(hf.AlbertConfig(**albert))
+    other = {
+        "num_labels": 5,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+    }
+    yield "albert-classifier", hf.AlbertForSequenceClassification(hf.AlbertConfig(**albert, **other))
+    yield "marian", hf.MarianMTModel(hf.MarianConfig(**MARIAN))
+
+
+def exact_sines(model):
+    """Give Marian its sines in float64; it draws them as parameters, in float32."""
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            pairs = torch.arange(0, p.shape[1], 2, dtype=torch.float64) / p.shape[1]
+            angles = torch.arange(len(p), dtype=torch.float64)[:, None] / 10000**pairs
+            p.copy_(torch.cat([angles.sin(), angles.cos()], dim=1))
+            assert name.endswith("embed_positions.weight")
+
+
+def learnt(model):
+    """Yield the names and tensors that training changes; Marian calls its output bias a buffer."""
+    yield from ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    yield from ((name, p) for name, p in model.named_buffers() if name == "final_logits_bias")
 
 
 def draw(model, seed):
     """Draw weights so large that every part of the model shows in its output."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for name, p in learnt(model):
             size = 1.2 * p.shape[-1] ** -0.5 if p.ndim == 2 else 0.3
             size = 1.2 if name == "shared.weight" else size  # T5 divides its logits
             p.copy_(torch.randn(p.shape, generator=generator) * size)
@@ -85,7 +121,7 @@ def inputs(name):
     mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0]])
     if name.startswith(("gpt2", "llama")):
         return {"input_ids": ids.flip(1), "attention_mask": mask.flip(1)}
-    if name.startswith("bert"):
+    if "bert" in name:
         segments = torch.tensor([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 0, 0, 0]])
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
     target = torch.tensor([[0, 31, 41, 5, 9], [0, 27, 18, 28, 18]])
@@ -96,17 +132,18 @@ def expectations(name, model):
     """Compute, in float64, logits, gradients along fixed directions, and what is generated."""
     given = inputs(name)
     extra = {}
+    for _, p in learnt(model):
+        p.requires_grad_()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None  # torch leaves a part of its gradient out
     if name.startswith(("gpt2", "llama")):
         extra["position_ids"] = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)
     outputs = model(**given, **extra, use_cache=False) if "bert" not in name else model(**given)
     found = dict(given) | extra
     real = given["attention_mask"].bool()
     loss = 0.0
-    heads = (
-        [outputs[0]]
-        if "pretraining" not in name
-        else [outputs.prediction_logits, outputs.seq_relationship_logits]
-    )
+    heads = [outputs[0]] if "pretraining" not in name else [outputs.prediction_logits, outputs[1]]
     for number, logits in enumerate(heads):
         found[f"logits.{number}"] = logits.detach()
         weight = torch.from_numpy(cotangent(logits.shape))
@@ -114,7 +151,7 @@ def expectations(name, model):
             weight = weight * real[:, :, None]
         loss = loss + (weight * logits).sum()
     loss.backward()
-    for key, p in model.named_parameters():
+    for key, p in learnt(model):
         g = p.grad.reshape(-1)
         along = [g @ torch.from_numpy(direction(g.numel(), k)) for k in range(DIRECTIONS)]
         found[f"gradient.{key}"] = torch.stack([g.norm(), *along])
@@ -265,6 +302,8 @@ def main():
         with double_precision():
             exact = dict(models())[name].double().eval()
             exact.load_state_dict(model.state_dict())
+            with torch.no_grad():
+                exact_sines(exact)
             found = expectations(name, exact)
         save_file(found, folder / "expected.safetensors")
         print(name, sum(file.stat().st_size for file in folder.iterdir()), "bytes")

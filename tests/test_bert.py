@@ -197,6 +197,18 @@ def test_a_padded_batch_equals_each_sequence_alone(head):
             close(z_alone, host(z)[b : b + 1, :n] if of_tokens else host(z)[b : b + 1])
 
 
+def test_the_layers_of_albert_are_one():
+    """As many parameters for 2 layers as for 3, whose output differs; the gradient is the sum of theirs."""
+    albert = {"embedding_size": 5, "shared_layers": True, "num_layers": 3, "dropout": 0.0}
+    model = bert(BERTForMaskedLM, **albert)
+    twice = bert(BERTForMaskedLM, **{**albert, "num_layers": 2})
+    assert model.num_parameters() == twice.num_parameters()
+    logits = host(model(IDS, REAL))
+    assert abs(logits - host(twice(IDS, REAL)))[0].max() > 0.01
+    close(model(IDS[1:, :3]), logits[1:, :3])  # alone or padded
+    check_gradients(model, lambda model: model.loss(IDS, LABELS_OF[BERTForMaskedLM], REAL, SEGMENTS))
+
+
 def test_what_stands_in_the_padding_does_not_matter():
     model = bert()
     other = np.where(REAL, IDS, 9)

@@ -1,5 +1,6 @@
-"""``finetune`` and ``predict``: each option does what its help says, and each mistake is one clear line."""
+"""``finetune``, ``predict``, ``export``: each option does what its help says, each mistake is one line."""
 
+import json
 import os
 import re
 import shlex
@@ -12,9 +13,10 @@ from test_resume import run
 from test_tasks_classification import sentences
 
 from tinytransformer import backend
-from tinytransformer.models import BERT, BERTConfig, BERTForSequenceClassification
-from tinytransformer.text import WordPieceTokenizer
-from tinytransformer.training import Log, Trainer, load_checkpoint
+from tinytransformer.models import BERT, GPT, BERTConfig, BERTForSequenceClassification, GPTConfig
+from tinytransformer.pretrained import load_pretrained, load_pretrained_tokenizer
+from tinytransformer.text import ByteTokenizer, CharacterTokenizer, WordPieceTokenizer
+from tinytransformer.training import Log, Trainer, load_checkpoint, save_checkpoint
 
 ROWS = "text,label\n" + "".join(f"{text},{label}\n" for text, label in sentences(120, 6))
 QUESTIONS = "question\tcontext\tanswer\n" + "".join(
@@ -223,3 +225,30 @@ def test_predict_says_what_it_needs(inside, capsys):
     refused(capsys, "give --text and no other", "predict", "run", "--text", "a", "--question", "b")
     refused(capsys, "--beams is not for the task classify", "predict", "run", "--text", "a", "--beams", "2")
     refused(capsys, "there is no such folder", "predict", "nowhere", "--text", "a")
+
+
+def test_a_run_is_exported_for_other_tools(inside, capsys):
+    output = said(capsys, "export", "run", "for others")
+    assert output.startswith("BERTForSequenceClassification and its tokenizer in for others: config.json, ")
+    run_of = load_checkpoint("run")
+    model, tokenizer = load_pretrained("for others"), load_pretrained_tokenizer("for others")
+    ids = run_of.tokenizer.encode_pair("tide reef clay")[0]
+    np.testing.assert_array_equal(tokenizer.encode_pair("tide reef clay")[0], ids)
+    np.testing.assert_array_equal(model(ids[None]).numpy(), run_of.model.eval()(ids[None]).numpy())
+    config = json.loads(Path("for others/config.json").read_text(encoding="utf-8"))
+    assert config["id2label"] == {"0": "sea", "1": "sky", "2": "soil"}
+    assert config["label2id"] == {"sea": 0, "sky": 1, "soil": 2}
+    said(capsys, *CLASSIFY, "--steps", "1", "--model", "for others", "--out", "b")
+    refused(capsys, "'for others' exists: name a new folder", "export", "run", "for others")
+
+
+def test_other_models_are_exported_if_there_is_a_place_for_them(inside, capsys):
+    model = GPT(GPTConfig(256, 5, 8, 1, 2))
+    save_checkpoint(Path("gpt/checkpoints"), 1, model, ByteTokenizer(), {}, {})
+    said(capsys, "export", "gpt", "others", "--max-shard-size", "1KB")
+    assert Path("others/model.safetensors.index.json").exists()
+    np.testing.assert_array_equal(load_pretrained("others")([[3]]).numpy(), model.eval()([[3]]).numpy())
+    letters = CharacterTokenizer.train("abc")
+    model = GPT(GPTConfig(letters.vocab_size, 5, 8, 1, 2))
+    save_checkpoint(Path("char/checkpoints"), 1, model, letters, {}, {})
+    refused(capsys, "no file of Hugging Face has a place for a Char", "export", "char", "none")

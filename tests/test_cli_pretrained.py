@@ -15,6 +15,7 @@ from test_cli import refused, said
 from test_resume import no_picture, run  # noqa: F401
 
 from tinytransformer import backend
+from tinytransformer.cli.pretrain import DEFAULTS
 from tinytransformer.generation import ChatML, Conversation, PlainText
 from tinytransformer.models import (
     BERT,
@@ -292,8 +293,9 @@ def test_fill_mask_shows_the_likeliest(inside, capsys):
 
 def test_mistakes_of_fill_mask_are_one_line(inside, capsys):
     head = str(inside / "head")
-    refused(capsys, r"pretrain --model bert", "fill-mask")
     refused(capsys, r"has no \[MASK\]", "fill-mask", "a b", "--model", head)
+    refused(capsys, r"has no \[MASK\]", "fill-mask", "a b")  # seen before anything is pretrained
+    refused(capsys, "leave out --top", "fill-mask", "--evaluate", "--top", "2")
     refused(capsys, "12 tokens, and the model sees 11", "fill-mask", "[MASK]" + " a" * 9, "--model", head)
     refused(capsys, "--evaluate needs the text of a run", "fill-mask", "--evaluate", "--model", head)
     refused(capsys, "has not learned to guess", "fill-mask", "--model", str(inside / "bert"))
@@ -314,5 +316,33 @@ def test_fill_mask_takes_the_newest_bert_and_measures_it(inside, capsys, no_pict
     assert newest == said(capsys, "fill-mask", "the [MASK]", "--top", "2", "--model", "runs/3") != out
     measured = said(capsys, "fill-mask", "--evaluate")
     assert re.search(r"guessed right +[\d.]+%\n  the commonest token +[\d.]+%\n$", measured)
-    refused(capsys, "leave out --top", "fill-mask", "--evaluate", "--top", "2")
+    refused(capsys, "leave out text", "fill-mask", "--evaluate", "a [MASK]")
     refused(capsys, "holds a GPT", "fill-mask", "--model", "runs/2")
+
+
+def test_fill_mask_pretrains_a_bert_where_there_is_none(inside, capsys, monkeypatch, no_picture):  # noqa: F811
+    chunks = [TEXT[i : i + 90] for i in range(0, 1800, 90)]
+    monkeypatch.setattr("tinytransformer.text.stdlib_docstrings", lambda: chunks)
+    monkeypatch.setattr("tinytransformer.text.stdlib_topics", list)
+    monkeypatch.setattr("tinytransformer.training.steps_within", lambda *_: 2)
+    sizes = {"layers": 1, "d_model": 4, "context": 23, "vocab_size": 90}
+    monkeypatch.setitem(DEFAULTS, "bert", DEFAULTS["bert"] | sizes)
+    first = said(capsys, "fill-mask", "--top", "3")
+    assert first.startswith(
+        "there is no BERT in runs/ yet: one is pretrained now and kept, in 3 minutes at most"
+    )
+    assert "trained  2 steps in" in first
+    again = said(capsys, "fill-mask", "--top", "3")  # finds the run
+    assert first.endswith(f"\n{again}")
+    example, *guesses, heading, right, commonest = again.splitlines()
+    assert example == "Return the [MASK] of the file."
+    assert len(guesses) == 3
+    assert "hidden tokens of the validation part of Python's own documentation" in heading
+    measured = re.search(r"hidden tokens, guessed right +([\d.]+%) +([\d.]+%)", first)
+    assert (right.split()[-1], commonest.split()[-1]) == measured.groups()
+    assert [p.name for p in Path("runs").iterdir()] == ["1"]
+    assert "trained" not in said(capsys, "fill-mask", "the [MASK]", "--top", "2")
+    shutil.rmtree("runs")
+    only_measured = said(capsys, "fill-mask", "--evaluate")
+    assert "Return the" not in only_measured
+    assert re.search(r"the commonest token +[\d.]+%\n$", only_measured)

@@ -1,5 +1,6 @@
 """Submissions: found by name, graded one by one, nothing counted twice."""
 
+import ast
 import csv
 import json
 
@@ -10,6 +11,7 @@ from tinytransformer.course import all_exercises, find_exercise, grader
 from tinytransformer.course.answers import SubmissionError, read_submission
 from tinytransformer.course.checking import check, difference
 from tinytransformer.course.exercise import source_of
+from tinytransformer.course.sandbox import PARSING, Failure
 
 SOFTMAX = find_exercise("softmax")
 RIGHT = source_of(SOFTMAX.reference)
@@ -118,6 +120,26 @@ def test_a_folder_is_one_submission(tmp_path):
     assert (found.name, found.score) == ("ada", 5)
 
 
+def test_a_folder_of_several_students_is_noticed(tmp_path):
+    wrong = "def softmax(x, axis=-1):\n    return x"
+    for name, text in {"ada.py": RIGHT, "bo.py": wrong, "cy.py": SOFTMAX.stub("en")}.items():
+        (tmp_path / name).write_text(text)
+    (found,) = grader.grade([tmp_path], asked=[SOFTMAX], progress=False)
+    (note,) = found.notes
+    assert note.startswith("softmax is answered in ada and in bo: the last counts")
+    (tmp_path / "bo.py").unlink()
+    assert not grader.grade([tmp_path], asked=[SOFTMAX], progress=False)[0].notes
+
+
+def test_no_two_threads_parse_at_once(tmp_path, monkeypatch):
+    """In Python 3.11 that raises SystemError, or takes points away."""
+    alone, parse = [], ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *a, **k: alone.append(PARSING.locked()) or parse(*a, **k))
+    graded(tmp_path, {"a.py": RIGHT, "b.py": "import numpy as np\n" + RIGHT})
+    assert len(alone) > 10
+    assert all(alone)
+
+
 def test_what_cannot_be_read_gets_no_points_and_a_reason(tmp_path):
     found = graded(
         tmp_path, {"a.ipynb": "{", "b.ipynb": '{"cells": 3}', "c.txt": "x", "d.ipynb": "[" * 10**5}
@@ -213,6 +235,9 @@ def test_check_speaks_at_once_and_refuses_what_is_no_exercise():
         (np.ones((2, 3)), np.ones((3, 2)), "expected shape (3, 2), got (2, 3)"),
         (np.array([1, np.nan]), np.array([1.0, 2.0]), "at [1] expected 2.0, got nan"),
         ("a", np.ones(2), "expected [1.0, 1.0], got 'a'"),
+        (Failure("Died", "the end"), 1, "the end: it left Python, or took more memory than there is"),
+        (Failure("TooDeep", "…"), 1, "it calls itself without end"),
+        (Failure("NotImplementedError", ""), 1, "the function is not written yet"),
         (None, 3.5, "expected 3.5, got None"),
         ((1, 2), (1, [2, 3], "x"), "expected (1, [2, 3], 'x'), got (1, 2)"),
         ((1, [2, 4], "x"), (1, [2, 3], "x"), "in [1]: at [1] expected 3, got 4"),

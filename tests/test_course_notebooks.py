@@ -155,21 +155,3 @@ def test_the_notebook_carries_what_nbgrader_needs():
         assert all(m["locked"] and not m["solution"] for m in graded)
         assert sum(m["solution"] for m in marks) == len(graded)
         assert len({m["grade_id"] for m in marks}) == len(marks)
-
-
-def test_nbgrader_reads_it(tmp_path):
-    """The real thing, where it is installed: it validates the notebook and finds the score of a check."""
-    pytest.importorskip("nbgrader", reason="nbgrader is not installed: pip install nbgrader")
-    from nbgrader.nbgraderformat import MetadataValidator
-    from nbgrader.utils import determine_grade
-
-    lesson = next(lesson for lesson in LESSONS if any(e.name == "softmax" for e in lesson.exercises))
-    notebook = lesson.notebook("en", solution=True)
-    MetadataValidator().validate_nb(notebook)
-    graded = next(
-        c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade_id") == "check-softmax"
-    )
-    graded.outputs = [
-        nbformat.v4.new_output("execute_result", {"text/plain": "3", "text/html": "<b>softmax</b>"})
-    ]
-    assert determine_grade(graded) == (3.0, 5.0)

@@ -2,13 +2,14 @@
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tinytransformer
-from tinytransformer.course import find_exercise, mark
+from tinytransformer.course import find_exercise, mark, sandbox
 from tinytransformer.course.exercise import source_of
 from tinytransformer.course.sandbox import Failure, Seed, call, pack, run_apart, unpack
 
@@ -162,6 +163,46 @@ def test_nothing_written_by_an_attempt_stays(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("import os\nfor path in ('a', '/tmp/a'):\n    os.mkdir(path)")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("forks", sorted({False, sandbox.FORKS}))
+def test_a_process_of_its_own_or_a_copy_of_one_that_waits(forks, monkeypatch):
+    monkeypatch.setattr(sandbox, "FORKS", forks)
+    first, second = (
+        run("np.left_behind = 1\nreturn np.random.rand(), np.random.rand()")[0] for _ in range(2)
+    )
+    assert first != second  # NumPy's own generator is not the same in each copy
+    body = "import os, sys\nreturn hasattr(np, 'left_behind'), os.getsid(0) == os.getpid(), dict(os.environ)"
+    (outcome,) = run(body + ", sorted(os.listdir('/proc/self/fd'))" * ON_LINUX)
+    assert outcome[:2] == (False, True)
+    assert "PATH" not in outcome[2]
+    if ON_LINUX:
+        # nothing, four times, and what comes back; the last is the list of these
+        assert outcome[3] == ["0", "1", "2", "3", "4", "5"]
+    assert run("import os; os._exit(3)")[0].kind == "Died"
+    outcomes = run("while given[0]: pass\nreturn 3", [(0,), (1,)], seconds=0.2)
+    assert outcomes == [3, Failure("Timeout", "no answer within 0.2 s")]
+
+
+@pytest.mark.skipif(not sandbox.FORKS, reason="elsewhere each job starts Python")
+def test_a_starter_that_is_gone_costs_one_job_and_gets_a_successor():
+    sandbox._end_all()
+    assert run("return 1") == [1]
+    (starter,) = sandbox._idle
+    starter.kill()
+    starter.wait()
+    (outcome,) = run("return 2")
+    assert outcome.kind == "Died"
+    assert run("return 3") == [3]
+    assert sandbox._idle != [starter]
+
+
+def test_a_starter_serves_many_at_once():
+    sandbox._end_all()
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda n: run("return given[0]", [(n,), (-n,)]), range(7)))
+    assert found == [[n, -n] for n in range(7)]
+    assert len(sandbox._idle) <= 3
 
 
 def test_a_right_answer_scores_the_same_apart_and_at_once():

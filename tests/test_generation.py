@@ -13,7 +13,7 @@ import tinytransformer as tt
 from tinytransformer.backend import to_numpy
 from tinytransformer.generation import Hypothesis, beam_search, generate, next_token_probabilities, stream
 from tinytransformer.generation.decoding import DecodingState
-from tinytransformer.models import GPT, GPTConfig, gpt
+from tinytransformer.models import GPT, GPTConfig, gpt, inputs
 from tinytransformer.nn import KeyValueCache, Module
 
 V, CONTEXT = 13, 11
@@ -216,7 +216,7 @@ def test_wrong_caches_are_rejected(monkeypatch):
     assert rejected(check_cache, small_gpt(PositionsRestart))
     assert rejected(check_cache, small_gpt(PositionsOffByOne))
     for wrong in (JoinedOnTheBatchAxis, ValuesPrepended):
-        monkeypatch.setattr(gpt, "KeyValueCache", wrong)
+        monkeypatch.setattr(gpt.nn, "KeyValueCache", wrong)
         assert rejected(check_cache, small_gpt())
     monkeypatch.undo()
 
@@ -225,14 +225,14 @@ def test_wrong_caches_are_rejected(monkeypatch):
         def causal(cls, queries, keys=None):
             return tt.Mask(np.tril(np.ones((queries, keys or queries), bool)))
 
-    monkeypatch.setattr(gpt, "Mask", TopLeft)
+    monkeypatch.setattr(inputs, "Mask", TopLeft)
     assert rejected(check_cache, small_gpt())
 
 
 def test_wrong_batches_are_rejected(monkeypatch):
     assert rejected(check_batch, small_gpt(PaddingAttended))
     assert rejected(check_batch, small_gpt(PositionsOfPadding))
-    monkeypatch.setattr(gpt, "KeyValueCache", NeverReordered)
+    monkeypatch.setattr(gpt.nn, "KeyValueCache", NeverReordered)
     assert rejected(check_batch, small_gpt())
 
 

@@ -69,15 +69,16 @@ def test_the_loss_at_the_start_is_that_of_guessing(vocab_size, positions, tied_h
     assert model.loss(repeated, repeated).item() > 0.5 * math.log(vocab_size)
 
 
-def test_the_first_values_are_those_of_gpt_2():
-    model = GPT(GPTConfig(211, 31, 96, 5, 4), np.random.default_rng(3))
+@pytest.mark.parametrize("feed_forward", ["gelu", "swiglu"])
+def test_the_first_values_are_those_of_gpt_2(feed_forward):
+    model = GPT(GPTConfig(211, 31, 96, 5, 4, feed_forward=feed_forward), np.random.default_rng(3))
     for name, p in model.named_parameters():
         if "norm" in name:
             assert (p.numpy() == ("weight" in name)).all(), name
         elif name.endswith("bias"):
             assert (p.numpy() == 0).all(), name
         else:
-            last = name.endswith(("W_O.weight", "linear2.weight"))
+            last = name.endswith(("W_O.weight", "linear2.weight", "down.weight"))
             expected = 0.02 / math.sqrt(10) if last else 0.02
             assert p.numpy().std() == pytest.approx(expected, rel=0.05), name
             assert abs(p.numpy().mean()) < 0.1 * expected, name

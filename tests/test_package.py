@@ -79,7 +79,7 @@ def test_imports_point_one_way():
 def test_every_folder_and_module_has_its_layer():
     found = {layer(path.relative_to(PACKAGE).with_suffix("").parts) for path in SOURCES}
     assert found <= set(LAYERS)
-    assert {path.stem for path in PACKAGE.glob("*.py")} == {*CORE, "plotting", "__main__", "__init__"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {*CORE, "__main__", "__init__"}
 
 
 # --- what it runs on ---

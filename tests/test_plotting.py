@@ -1,6 +1,8 @@
+import copy
 import io
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,8 +15,8 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 import tinytransformer as tt
-from tinytransformer import plotting
-from tinytransformer.plotting import attention_map, loss_curve, mask_map
+from tinytransformer.plotting import attention_map, dot_chart, heat_map, line_chart, loss_curve, mask_map
+from tinytransformer.plotting import style as style_of_pictures
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 H, T_Q, T_K = 2, 3, 5
@@ -239,7 +241,7 @@ def test_dollar_signs_are_no_mathematics():
 
 
 def test_characters_without_a_glyph_are_shown_as_code_points(monkeypatch):
-    monkeypatch.setattr(plotting, "CHINESE_FONTS", ())
+    monkeypatch.setattr(style_of_pictures, "CHINESE_FONTS", ())
     assert drawn_labels(["中文", "a", "\ud800", "é"]) == ["U+4E2DU+6587", "a", "U+D800", "é"]
     figure = loss_curve(HISTORY, baselines={"三元 model": 2.5}, unit="比特")
     figure.canvas.draw()
@@ -257,11 +259,11 @@ def test_a_second_font_gives_its_glyphs(monkeypatch):
         for code in sorted(characters("STIXGeneral") - characters("DejaVu Sans"))
         if chr(code).isprintable()
     )
-    monkeypatch.setattr(plotting, "CHINESE_FONTS", ("No Such Font", "STIXGeneral", "cmex10"))
+    monkeypatch.setattr(style_of_pictures, "CHINESE_FONTS", ("No Such Font", "STIXGeneral", "cmex10"))
     assert drawn_labels([chr(code), "a"]) == [chr(code), "a"]
     panel, _ = attention_map(np.eye(2), [chr(code), "a"]).axes
     assert panel.get_yticklabels()[0].get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]
-    monkeypatch.setattr(plotting, "CHINESE_FONTS", ("No Such Font",))
+    monkeypatch.setattr(style_of_pictures, "CHINESE_FONTS", ("No Such Font",))
     assert drawn_labels([chr(code), "a"]) == [f"U+{code:04X}", "a"]
 
 
@@ -290,7 +292,7 @@ def test_mask_map_colours_what_may_be_attended_to():
 @pytest.mark.parametrize("value", [True, False])
 def test_a_mask_of_one_kind_keeps_its_colour(value):
     (image,) = mask_map(np.full((T_Q, T_K), value)).axes[0].images
-    colour = plotting.BLUE if value else plotting.PALE
+    colour = style_of_pictures.BLUE if value else style_of_pictures.PALE
     assert tuple(image.to_rgba(image.get_array())[1, 2]) == to_rgba(colour)
 
 
@@ -301,12 +303,169 @@ def test_masks_that_are_none():
         mask_map(np.ones((2, 1, T_Q, T_K), dtype=bool))
 
 
+# --- lines, dots, numbers of either sign
+
+X = np.array([0.5, 1.0, 4.0, 16.0, 32.0])
+LINES = {"root": np.sqrt(X), "square": X**2, "$x$": X}
+
+
+def test_line_chart_draws_each_line_under_its_name():
+    figure = line_chart(X, LINES, title="powers", across="how far")
+    (axes,) = figure.axes
+    for name, values in LINES.items():
+        np.testing.assert_array_equal(line(figure, name).get_xdata(), X)
+        np.testing.assert_array_equal(line(figure, name).get_ydata(), values)
+    assert texts(figure) == ["root", "square", "$x$"]
+    assert (axes.get_title(loc="left"), axes.get_xlabel()) == ("powers", "how far")
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+    looks = {(drawn.get_color(), drawn.get_linestyle()) for drawn in axes.lines}
+    assert len({colour for colour, _ in looks}) == len({dashes for _, dashes in looks}) == 3
+
+
+@pytest.mark.parametrize("logarithmic", ["", "x", "y", "xy"])
+def test_labels_of_line_chart_stand_at_their_line_on_any_scale(logarithmic):
+    near = {"a": X, "b": 1.01 * X, "c": 1000 * X, "d": 1.02 * X}
+    figure = line_chart(X, near, logarithmic=logarithmic)
+    (axes,) = figure.axes
+    scales = [axes.get_xscale() == "log", axes.get_yscale() == "log"]
+    assert scales == ["x" in logarithmic, "y" in logarithmic]
+    figure.canvas.draw()
+    boxes = [Text.get_window_extent(label) for label in axes.texts]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    assert np.argsort([box.y0 for box in boxes]).tolist() == [0, 1, 3, 2]
+    far = axes.texts[2]
+    assert far.xy[1] == 32_000
+    assert far.xyann[1] == pytest.approx(32_000)  # it has room
+    for drawn, label in zip(axes.lines, axes.texts, strict=True):
+        assert drawn.get_color() == label.get_color()
+
+
+@pytest.mark.parametrize(
+    ("x", "lines", "logarithmic", "says"),
+    [
+        (X, {}, "", "give 1 to 4 lines, got 0"),
+        (X, dict.fromkeys("abcde", X), "", "got 5"),
+        (X, {"a": X[1:]}, "", r"'a' has shape \(4,\)"),
+        (X[None], {"a": X[None]}, "", r"'x' has shape \(1, 5\)"),
+        (X, {"a": X * np.nan}, "", "'a' holds numbers that are not finite"),
+        (X - 0.5, {"a": X}, "x", "'x' holds numbers that are not positive on a logarithmic axis"),
+        (X, {"a": X - 0.5}, "y", "'a' holds numbers that are not positive"),
+        (X, {"a": X}, "z", "logarithmic must be"),
+    ],
+)
+def test_lines_that_cannot_be_drawn(x, lines, logarithmic, says):
+    with pytest.raises(ValueError, match=says):
+        line_chart(x, lines, logarithmic=logarithmic)
+
+
+def test_a_logarithmic_axis_asks_the_other_for_nothing():
+    line_chart(X - 1, {"a": X}, logarithmic="y")
+    line_chart(X, {"a": X - 1}, logarithmic="x")
+
+
+def test_dot_chart_shows_all_groups_at_one_scale():
+    rng = np.random.default_rng(0)
+    wide, small = 10 * rng.normal(size=(7, 2)), rng.normal(size=(5, 2))
+    figure = dot_chart({"wide": wide, "small": small})
+    for axes, points in zip(figure.axes, (wide, small), strict=True):
+        np.testing.assert_array_equal(axes.lines[0].get_xydata(), points)
+        assert axes.get_aspect() == 1
+    one, other = figure.axes
+    assert (one.get_xlim(), one.get_ylim()) == (other.get_xlim(), other.get_ylim())
+    low, high = one.get_xlim()
+    assert low < wide[:, 0].min() < wide[:, 0].max() < high
+    for groups, says in [({}, "at least one group"), ({"a": np.zeros((2, 3))}, r"'a' must hold points")]:
+        with pytest.raises(ValueError, match=says):
+            dot_chart(groups)
+
+
+def test_heat_map_is_white_at_0_and_as_dark_on_both_sides():
+    values = np.array([[0.0, 3.0, -1.0], [1.0, 0.5, -0.5]])
+    figure = heat_map(values, title="scores", down="rows", across="columns")
+    axes, _ = figure.axes
+    (image,) = axes.images
+    np.testing.assert_array_equal(image.get_array(), values)
+    assert image.get_clim() == (-3, 3)
+    red, _, blue, _ = image.to_rgba(np.array([[3.0]]))[0, 0]
+    assert blue > red
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("columns", "rows")
+    assert axes.get_title(loc="left") == "scores"
+    for wrong in (np.zeros(3), np.array([[np.inf]])):
+        with pytest.raises(ValueError, match="finite"):
+            heat_map(wrong)
+
+
+# --- the language of a picture's words
+
+
+@pytest.fixture
+def chinese(monkeypatch):
+    """In Chinese, with a font that stands for a Chinese one where there is none."""
+    before = style_of_pictures.language()
+    style_of_pictures.language("zh")
+    monkeypatch.setattr(style_of_pictures, "can_draw", lambda text: True)
+    yield
+    style_of_pictures.language(before)
+
+
+def words(figure):
+    """All words of a picture but those the caller gave."""
+    found = set()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        found |= {axes.get_xlabel(), axes.get_ylabel(), axes.get_title(), axes.get_title(loc="left")}
+        found |= {text.get_text() for text in [*axes.texts, *(legend.get_texts() if legend else ())]}
+    return found - {""}
+
+
+def test_words_of_pictures_are_chinese_in_chinese_lessons(chinese, monkeypatch):
+    monkeypatch.setattr(style_of_pictures, "drawable", lambda text, fonts: text)
+    monkeypatch.setattr("tinytransformer.plotting.charts.drawable", lambda text, fonts: text)
+    assert words(attention_map(attention_weights(H, T_Q, T_K))) == {
+        "头 0",
+        "头 1",
+        "查询",
+        "键",
+        "注意力权重",
+    }
+    assert words(mask_map(np.tri(3, dtype=bool))) == {"查询", "键", "可以看", "不可以看"}
+    assert words(loss_curve(HISTORY)) == {"训练", "验证 1.90", "损失（纳特每词元）", "步"}
+    many = [{"step": i, "loss": 1.0} for i in range(300)]
+    assert "训练（2 步）" in words(loss_curve(many, unit="比特"))
+
+
+def test_words_are_english_where_no_font_has_chinese(chinese, monkeypatch):
+    monkeypatch.setattr(style_of_pictures, "can_draw", str.isascii)
+    assert words(mask_map(np.tri(3, dtype=bool))) == {"query", "key", "may attend", "may not"}
+
+
+def test_a_font_that_came_after_matplotlib_wrote_its_list_is_found(monkeypatch, tmp_path):
+    """The list is kept from run to run; the font manager here is one that read an old list."""
+    new = shutil.copy(font_manager.findfont("STIXGeneral"), tmp_path)
+    old = copy.copy(font_manager.fontManager)
+    old.ttflist = [font for font in old.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager, "fontManager", old)
+    monkeypatch.setattr(font_manager, "findfont", old.findfont)
+    monkeypatch.setattr(font_manager, "get_font_names", old.get_font_names)
+    damaged = tmp_path / "damaged.ttf"
+    damaged.write_bytes(b"no font")
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(new), str(damaged)])
+    monkeypatch.setattr(style_of_pictures, "CHINESE_FONTS", ("No Such Font", "STIXGeneral"))
+    style_of_pictures._add_new_fonts.cache_clear()
+    assert style_of_pictures.fonts() == ["DejaVu Sans", "STIXGeneral"]
+    style_of_pictures._add_new_fonts.cache_clear()
+
+
 # --- files and notebooks
 
 DRAWINGS = {
     "loss_curve": lambda path: loss_curve(HISTORY, path),
     "attention_map": lambda path: attention_map(attention_weights(H, T_Q, T_K), path=path),
     "mask_map": lambda path: mask_map(np.tri(5, dtype=bool), path=path),
+    "line_chart": lambda path: line_chart(X, LINES, path),
+    "dot_chart": lambda path: dot_chart({"a": attention_weights(7, 2)}, path),
+    "heat_map": lambda path: heat_map(attention_weights(T_Q, T_K) - 0.2, path),
 }
 
 
@@ -388,7 +547,7 @@ def test_no_display_and_no_pyplot_are_needed(tmp_path):
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     environment = {name: value for name, value in os.environ.items() if "DISPLAY" not in name}
-    root = os.path.dirname(os.path.dirname(plotting.__file__))
+    root = os.path.dirname(os.path.dirname(tt.__file__))
     environment |= {"MPLBACKEND": "tkagg", "PYTHONPATH": root}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "loss.png").read_bytes().startswith(PNG_SIGNATURE)

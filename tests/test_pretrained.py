@@ -25,12 +25,15 @@ from tinytransformer.models import (
     T5,
     BERTConfig,
     BERTForMaskedLM,
+    BERTForNextSentence,
     BERTForPretraining,
     BERTForQuestionAnswering,
     BERTForSequenceClassification,
     BERTForTokenClassification,
     GPTConfig,
     T5Config,
+    Transformer,
+    TransformerConfig,
 )
 from tinytransformer.pretrained import PretrainedError, load_pretrained, save_pretrained
 from tinytransformer.pretrained.folder import read_tensors
@@ -47,6 +50,9 @@ CLASSES = {
     "llama-untied": GPT,
     "t5-v1.0": T5,
     "t5-v1.1": T5,
+    "albert-pretraining": BERTForPretraining,
+    "albert-classifier": BERTForSequenceClassification,
+    "marian": Transformer,
 }
 WRITERS = [name for name in CLASSES if "bert" not in name]
 STOP = 7
@@ -115,11 +121,12 @@ def test_gradients_are_those_of_the_reference(name):
             assert g @ direction(g.size, k) == pytest.approx(along[k], abs=close), (key, k)
 
 
-def test_a_model_is_read_onto_the_default_backend(backend):
-    model, reference = load_pretrained(FIXTURES / "llama-tied"), expected("llama-tied")
+@pytest.mark.parametrize("name", ["llama-tied", "marian"])
+def test_a_model_is_read_onto_the_default_backend(name, backend):
+    model, reference = load_pretrained(FIXTURES / name), expected(name)
     assert {tt.backend.backend_name(p.data) for p in model.parameters()} == {backend}
-    found, (real,) = outputs(model, reference)
-    np.testing.assert_allclose(found[0].numpy()[real], reference["logits.0"][real], atol=1e-4)
+    found, (meant,) = outputs(model, reference)
+    np.testing.assert_allclose(found[0].numpy()[meant], reference["logits.0"][meant], atol=1e-4)
 
 
 def test_other_dtypes_are_refused():
@@ -136,7 +143,7 @@ def until_stop(tokens):
 def prompts(name, model, reference):
     """The model as generation asks for it, its prompts, and how many tokens the reference has of them."""
     ids, mask = reference["input_ids"], reference["attention_mask"].astype(bool)
-    if name.startswith("t5"):
+    if name.startswith(("t5", "marian")):
         return model.given(ids, mask), [[0], [0]], 1
     return model, [row[real] for row, real in zip(ids, mask, strict=True)], ids.shape[1]
 
@@ -157,6 +164,7 @@ def test_what_is_generated_is_token_for_token_that_of_the_reference(name):
 # --- what is written is read back, and in the names and layouts of the reference ---
 
 TINY = BERTConfig(vocab_size=11, max_positions=7, d_model=6, num_layers=2, num_heads=3, d_ff=5, num_labels=3)
+ALBERT = dataclasses.replace(TINY, embedding_size=7, shared_layers=True, activation="gelu_tanh")
 MODELS = {
     "GPT": lambda rng: GPT(GPTConfig(11, 7, 6, 2, 3, dropout=0.1), rng),
     "GPT untied": lambda rng: GPT(GPTConfig(11, 7, 6, 2, 3, tied_head=False, layer_norm_eps=1e-3), rng),
@@ -169,6 +177,14 @@ MODELS = {
     "masked LM with a pooler": lambda rng: BERTForMaskedLM(TINY, encoder=BERT(TINY, rng)),
     "question answering": lambda rng: BERTForQuestionAnswering(TINY, rng),
     "token classification": lambda rng: BERTForTokenClassification(TINY, rng),
+    "ALBERT": lambda rng: BERT(ALBERT, rng),
+    "ALBERT for masked LM": lambda rng: BERTForMaskedLM(ALBERT, rng),
+    "ALBERT for pretraining": lambda rng: BERTForPretraining(ALBERT, rng),
+    "ALBERT for question answering": lambda rng: BERTForQuestionAnswering(ALBERT, rng),
+    "ALBERT for token classification": lambda rng: BERTForTokenClassification(ALBERT, rng),
+    "Marian": lambda rng: Transformer(
+        TransformerConfig(11, 11, 6, 3, 1, 2, 5, max_length=7, marian=True, pad_token_id=3), rng
+    ),
     "T5": lambda rng: T5(T5Config(11, 6, 5, 7, num_layers=1, num_decoder_layers=2, num_heads=3), rng),
     "T5 1.1": lambda rng: T5(
         T5Config(11, 6, 5, 7, num_layers=1, num_heads=3, feed_forward="gated-gelu", tied_head=False), rng
@@ -192,6 +208,7 @@ def test_what_was_read_is_written_as_the_reference_wrote_it(name, tmp_path):
     moved = {"rope_theta", "scale_decoder_outputs", "position_embedding_type"}
     for key in written.keys() - same_under_another_name - moved:
         assert written[key] == config[key], key
+    assert written.get("decoder_start_token_id") == config.get("decoder_start_token_id")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -200,7 +217,9 @@ def test_what_is_written_is_read_back(name, tmp_path):
     model.save_pretrained(tmp_path / "new" / "folder")
     again = type(model).from_pretrained(tmp_path / "new" / "folder")
     assert type(again) is type(model)
-    labels = {"num_labels": 2} if type(model) is BERTForQuestionAnswering else {}  # start and end: no others
+    # start and end, and of ALBERT the orders, are labels, and there are no others
+    pairs = {"question answering", "ALBERT for question answering", "ALBERT for pretraining"}
+    labels = {"num_labels": 2} if name in pairs else {}
     assert again.config == dataclasses.replace(model.config, **labels)
     assert not any(module.training for module in again.modules())
     first, second = model.state_dict(), again.state_dict()
@@ -213,6 +232,9 @@ def test_what_is_written_is_read_back(name, tmp_path):
     ("name", "key", "shape"),
     [
         ("question answering", "qa_outputs.weight", (2, 6)),
+        ("ALBERT for question answering", "qa_outputs.weight", (2, 6)),
+        ("ALBERT for token classification", "classifier.weight", (3, 6)),
+        ("ALBERT for masked LM", "predictions.dense.weight", (7, 6)),
         ("token classification", "classifier.weight", (3, 6)),
     ],
 )
@@ -237,6 +259,11 @@ def test_a_model_without_a_place_in_a_file_is_not_written(tmp_path):
     for model in (
         GPT(GPTConfig(11, positions="sinusoidal")),
         GPT(GPTConfig(11, bias=False)),
+        BERT(dataclasses.replace(TINY, embedding_size=5)),
+        BERT(dataclasses.replace(TINY, shared_layers=True)),
+        BERTForNextSentence(ALBERT),
+        Transformer(TransformerConfig(11, 11, 6, 3)),
+        Transformer(TransformerConfig(11, 13, 6, 3, marian=True)),
         tt.nn.Linear(2, 3),
     ):
         with pytest.raises(PretrainedError, match="no file of Hugging Face has a place for"):
@@ -282,7 +309,7 @@ def same_logits(path, name):
     return model
 
 
-@pytest.mark.parametrize("name", ["gpt2-tied", "llama-tied", "bert-pretraining"])
+@pytest.mark.parametrize("name", ["gpt2-tied", "llama-tied", "bert-pretraining", "albert-pretraining"])
 def test_keys_without_the_prefix_of_the_model_are_read(name, folder):
     prefix = architecture(name).prefix
     made = folder(name)
@@ -296,6 +323,8 @@ def test_keys_without_the_prefix_of_the_model_are_read(name, folder):
         ("gpt2-untied", ("transformer.h.0.attn.bias", "h.1.attn.masked_bias")),
         ("llama-tied", ("model.layers.1.self_attn.rotary_emb.inv_freq",)),
         ("bert-pretraining", ("bert.embeddings.position_ids",)),
+        ("albert-classifier", ("albert.embeddings.position_ids",)),
+        ("marian", ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")),
         ("t5-v1.0", ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)),
     ],
 )
@@ -312,6 +341,9 @@ def test_buffers_are_known_by_name_and_not_read(name, buffers, folder):
         ("llama-tied", "lm_head.weight", "model.embed_tokens.weight"),
         ("bert-pretraining", "cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
         ("bert-pretraining", "cls.predictions.decoder.bias", "cls.predictions.bias"),
+        ("albert-pretraining", "predictions.decoder.bias", "predictions.bias"),
+        ("albert-pretraining", "predictions.decoder.weight", "albert.embeddings.word_embeddings.weight"),
+        ("marian", "model.encoder.embed_tokens.weight", "model.shared.weight"),
         ("t5-v1.0", "decoder.embed_tokens.weight", "shared.weight"),
     ],
 )
@@ -335,10 +367,18 @@ def test_tied_weights_stay_tied(tmp_path):
     assert abs(model.head.weight.data.T - model.token_embedding.weight.data).max() > 0.1
 
 
-def test_a_file_with_both_heads_of_pretraining_is_read_with_both(folder):
-    made = folder("bert-pretraining")
-    made.config(architectures=["BertForMaskedLM"])  # as the config of bert-base-uncased says
-    assert type(same_logits(made.path, "bert-pretraining")) is BERTForPretraining
+@pytest.mark.parametrize("kind", ["bert", "albert"])
+def test_a_file_with_both_heads_of_pretraining_is_read_with_both(kind, folder):
+    made = folder(f"{kind}-pretraining")
+    made.config(architectures=[f"{kind.title()}ForMaskedLM"])  # as the config of bert-base-uncased says
+    assert type(same_logits(made.path, f"{kind}-pretraining")) is BERTForPretraining
+
+
+def test_an_albert_has_one_layer_however_often_it_is_used():
+    model = load_pretrained(FIXTURES / "albert-pretraining")
+    assert model.config.num_layers == 3
+    assert len(model.encoder.layers) == 1
+    assert model.encoder.token_embedding.weight.shape == (53, 13)
 
 
 def test_an_encoder_alone_is_a_bert(folder):
@@ -362,7 +402,7 @@ def test_heads_follow_the_file_and_other_classes_refuse_it():
             wanted.from_pretrained(FIXTURES / "bert-classifier")
 
 
-@pytest.mark.parametrize("name", ["gpt2-tied", "llama-untied", "t5-v1.1"])
+@pytest.mark.parametrize("name", ["gpt2-tied", "llama-untied", "t5-v1.1", "albert-pretraining"])
 def test_lines_that_old_configs_lack_have_their_published_defaults(name, folder):
     made = folder(name)
     defaults = {
@@ -373,6 +413,7 @@ def test_lines_that_old_configs_lack_have_their_published_defaults(name, folder)
             "head_dim": None,
             "mlp_bias": False,
         },
+        "albert-pretraining": {"hidden_act": "gelu_new", "inner_group_num": 1, "hidden_dropout_prob": 0.0},
         "t5-v1.1": {"layer_norm_epsilon": 1e-6, "decoder_start_token_id": 0, "is_decoder": False},
     }[name]
     made.config(**dict.fromkeys(defaults, "gone"))
@@ -483,7 +524,7 @@ def test_a_key_that_is_there_twice_is_unexpected(folder):
         (
             "gpt2-tied",
             {"model_type": "gpt_neox"},
-            "model_type 'gpt_neox', which is none of gpt2, llama, bert, t5",
+            "model_type 'gpt_neox', which is none of gpt2, llama, bert, albert, t5, marian",
         ),
         ("gpt2-tied", {"model_type": "gone"}, "model_type None"),
         (
@@ -510,11 +551,29 @@ def test_a_key_that_is_there_twice_is_unexpected(folder):
             "position_embedding_type to 'relative_key'",
         ),
         ("bert-classifier", {"intermediate_size": 10**12}, "means a larger model than its file"),
+        ("albert-classifier", {"num_hidden_groups": 2}, "num_hidden_groups to 2, and the model here has 1$"),
+        ("albert-classifier", {"inner_group_num": 2}, "inner_group_num to 2, and the model here has 1$"),
+        ("albert-classifier", {"embedding_size": 10**12}, "means a larger model than its file"),
         ("llama-tied", {"rope_parameters": {"rope_type": "yarn", "factor": 4}}, "it scales rotary positions"),
         ("llama-tied", {"rope_parameters": [4]}, "it scales rotary positions"),
         ("llama-tied", {"head_dim": 8}, "head_dim=8 times num_attention_heads=6 is not hidden_size=24"),
         ("llama-tied", {"attention_bias": True}, "it sets attention_bias to True"),
         ("t5-v1.0", {"feed_forward_proj": "gated-silu"}, "feed_forward must be"),
+        (
+            "marian",
+            {"scale_embedding": "gone"},
+            "it sets scale_embedding to False, and the model here has True$",
+        ),
+        ("marian", {"activation_function": "relu"}, "it sets activation_function to 'relu'"),
+        ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings to False"),
+        (
+            "marian",
+            {"decoder_attention_heads": 2},
+            "decoder_attention_heads=2 is not encoder_attention_heads=3",
+        ),
+        ("marian", {"decoder_vocab_size": 59}, "decoder_vocab_size=59 is not vocab_size=53"),
+        ("marian", {"decoder_start_token_id": 5}, "decoder_start_token_id=5 is not pad_token_id=0"),
+        ("marian", {"d_model": 21}, "sines need an even d_model"),
         ("t5-v1.0", {"num_layers": 10**9}, "means a larger model than its file"),
     ],
 )
@@ -526,7 +585,9 @@ def test_a_config_that_no_model_here_has_is_refused_in_one_line(name, changes, m
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["gpt2-tied", "bert-classifier", "llama-tied", "t5-v1.1"])
+@pytest.mark.parametrize(
+    "name", ["gpt2-tied", "bert-classifier", "llama-tied", "t5-v1.1", "albert-classifier", "marian"]
+)
 def test_no_line_of_a_config_gives_anything_but_a_model_or_one_line(name, folder):
     made = folder(name)
     values = json.loads((made.path / "config.json").read_text())

@@ -392,7 +392,7 @@ def test_no_part_of_a_tokenizer_json_gives_anything_but_a_tokenizer_or_one_line(
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
-    with pytest.raises(PretrainedError, match=r"holds no tokenizer\.json, vocab\.txt or vocab\.json"):
+    with pytest.raises(PretrainedError, match=r"holds no tokenizer\.json, .*, vocab\.txt or vocab\.json"):
         load_pretrained_tokenizer(tmp_path)
     (tmp_path / "vocab.json").write_text("{}")
     with pytest.raises(PretrainedError, match=r"merges\.txt: .*No such file"):

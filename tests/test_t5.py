@@ -49,6 +49,18 @@ def scores(model, *args, **kwargs):
         return to_numpy(model(*args, **kwargs).data)
 
 
+def test_the_first_values_are_those_that_the_class_describes(version):
+    d, d_kv, d_ff, heads = 67, 13, 131, 7
+    config = T5Config(211, d, d_kv, d_ff, num_layers=1, num_heads=heads, relative_buckets=96, **version)
+    inputs = {"W_Q": d * d_kv, "W_O": heads * d_kv, "linear2": d_ff, "down": d_ff, "embedding": 1}
+    for name, p in T5(config, np.random.default_rng(3)).named_parameters():
+        if p.ndim == 1:
+            assert (p.numpy() == 1).all(), name
+        else:
+            expected = inputs.get(name.split(".")[-2], d) ** -0.5
+            assert p.numpy().std() == pytest.approx(expected, rel=0.1), name
+
+
 # --- buckets ----------------------------------------------------------------------------------------------
 
 

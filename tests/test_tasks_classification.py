@@ -18,6 +18,7 @@ from tinytransformer.tasks import (
 )
 from tinytransformer.tasks.classification import classification_scores, docstrings_by_family
 from tinytransformer.tasks.encoders import encoder_of, hide_tokens
+from tinytransformer.tensor import Tensor
 from tinytransformer.text import TextError, stdlib_modules
 from tinytransformer.training import TrainingSettings
 
@@ -89,9 +90,49 @@ def test_another_seed_holds_out_other_files():
     assert held[0] != held[1] == held[2]
 
 
+def library(monkeypatch, files):
+    """Put files, each a list of docstrings, in the place of the standard library."""
+    modules = [
+        (path, ast.parse("".join(f'def f{i}():\n    """{text}"""\n' for i, text in enumerate(texts))))
+        for path, texts in files.items()
+    ]
+    monkeypatch.setattr("tinytransformer.tasks.classification.stdlib_modules", lambda *_: modules)
+
+
+def test_which_packages_and_docstrings_are_taken(monkeypatch):
+    def said_of(name, files, number):
+        return {
+            f"{name}/{file}.py": [
+                f"The {name} has {file}, {i} fish by its {name}side." for i in range(number)
+            ]
+            for file in range(files)
+        }
+
+    sea = said_of("sea", 5, 10)
+    files = {"alone.py": sea["sea/0.py"][:1], **sea}  # what is in no package takes nothing away
+    files["sea/0.py"] = [*sea["sea/0.py"], "The short sea."]
+    library(monkeypatch, {**files, **said_of("few", 4, 20), **said_of("small", 7, 7)})
+    data = docstrings_by_family()
+    found = sorted(text for text, label in data.train + data.validation if label == "sea")
+    assert found == sorted(
+        f"The … has {file}, {i} fish by its seaside." for file in range(5) for i in range(10)
+    )
+    assert len(data.train) == 40
+    assert {label for _, label in data.validation} == {"sea"}
+
+
+def test_the_largest_file_of_a_package_is_never_held_out(monkeypatch):
+    small = {f"sea/{file}.py": [f"A small file, {file} {i}." for i in range(5)] for file in range(5)}
+    library(monkeypatch, {"sea/big.py": [f"The big one, {i}." for i in range(30)], **small})
+    for seed in range(7):
+        held = [text for text, _ in docstrings_by_family(seed).validation]
+        assert len(held) == 10
+        assert not any("big" in text for text in held)
+
+
 def test_scores_on_a_known_case():
     # class 0: TP 2, FP 1, FN 0; class 1: TP 1, FP 0, FN 2; class 2: TP 0, FP 1, FN 0
-    scores = classification_scores([0, 0, 0, 1, 2], [0, 0, 1, 1, 1], classes=3)
+    scores = classification_scores([0, 0, 0, 1, 2], [0, 0, 1, 1, 1], classes=4)  # the last one is nowhere
     assert scores == {"accuracy": 3 / 5, "macro F1": pytest.approx((4 / 5 + 2 / 4 + 0) / 3)}
 
 
@@ -119,7 +160,17 @@ def test_an_epoch_has_each_row_once_and_a_step_is_repeated_exactly():
     for step in (5, 0, 4):
         for a, b in zip(other.batch(step), Classification.batch(other, step), strict=True):
             np.testing.assert_array_equal(a, b)
-    assert [b[0].tolist() for b in map(other.batch, (0, 3))] != [other.batch(3)[0].tolist()] * 2
+    other.hidden = 0.0
+    epochs = [[other.batch(step)[0].tolist() for step in steps] for steps in (range(3), range(3, 6))]
+    assert not any(batch in epochs[0] for batch in epochs[1])
+
+
+def test_batches_of_alike_lengths_come_in_any_order():
+    rows = [("wave " * n, "sea") for n in range(1, 36)]
+    task, _ = task_of(rows, rows[:1], batch_size=5)
+    lengths = [sorted(task.batch(step)[1].sum(axis=1).tolist()) for step in range(7)]
+    assert [n for batch in sorted(lengths) for n in batch] == sorted(task.lengths)
+    assert lengths != sorted(lengths)
 
 
 def test_tokens_are_hidden_in_training_alone_and_never_special_ones():
@@ -134,6 +185,8 @@ def test_tokens_are_hidden_in_training_alone_and_never_special_ones():
     words = lengths.sum() - 2 * 40
     assert 0.15 < (ids == tokenizer.mask_id).sum() / words < 0.45
     assert not any(tokenizer.mask_id in ids for ids, _ in task.validation)
+    hidden = [(task.batch(step)[0] == tokenizer.mask_id)[:, 1:5] for step in (0, 1)]
+    assert (hidden[0] != hidden[1]).any()  # other places at each step
     assert (hide_tokens(ids, tokenizer, 0.0, np.random.default_rng(0)) == ids).all()
 
 
@@ -142,16 +195,48 @@ def test_a_model_with_dropout_of_its_own_sees_all_tokens():
     task, _ = task_of(rows, rows[:5])
     config = BERTConfig(task.tokenizer.vocab_size, 13, 12, 2, 3, 24, dropout=0.1)
     given = Classification.with_head(BERT(config), task.data, np.random.default_rng(0))
-    task = Classification(task.data, given, task.tokenizer, 7, 3)
-    assert not (task.batch(0)[0] == task.tokenizer.mask_id).any()
-    assert max(task.lengths) <= 13
+    for p in given.parameters():
+        p.data *= 9  # or what is read would hardly matter
+    long = "tide reef gull salt wave " * 9
+    data = TaskData([*rows, (long, "sea")], task.data.validation, "")
+    task = Classification(data, given, task.tokenizer, 13, 3)
+    ids, mask, _ = task.batch(0)
+    assert not (ids == task.tokenizer.mask_id).any()
+    assert max(task.lengths) == 13  # as many as there are positions
+    assert (ids[np.arange(13), mask.sum(axis=1) - 1] == task.tokenizer.sep_id).all()
+    answers = [Classification.predict(given, task.tokenizer, task.facts(), long) for _ in range(2)]
+    assert answers[0] == answers[1]  # nothing is dropped
+    z = given.eval()(task.train[-1][0][None]).numpy()[0]
+    likeliest = np.exp(z.max()) / np.exp(z).sum()
+    assert answers[0][0] == f"{task.labels[z.argmax()]}  {likeliest:.3f}"
+    given.train()
+    Classification.predict(given, task.tokenizer, task.facts(), long)
+    assert given.training
+
+
+def test_padding_is_no_part_of_what_is_guessed():
+    task, _ = task_of(sentences(20, 1), [(" ".join(["tide"] * n), "sea") for n in (1, 9, 2, 30)])
+
+    def by_length(ids, attention_mask):
+        return Tensor(np.eye(3)[np.sum(attention_mask, axis=1) % 3])
+
+    guesses = task._guess(by_length, task.validation)
+    assert guesses.tolist() == [len(ids) % 3 for ids, _ in task.validation]
+
+
+def test_samples_say_what_is_guessed_and_what_is_true(monkeypatch):
+    task, model = task_of(sentences(20, 1), [("reef", "sea"), ("haze", "sky")])
+    monkeypatch.setattr(task, "_guess", lambda model, examples: [task.labels.index("soil")] * len(examples))
+    lines = task.samples(model, 2)
+    shown = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert shown == {"'reef'": "  says soil, and it is sea", "'haze'": "  says soil, and it is sky"}
 
 
 def test_it_learns_what_most_words_say():
     task, model = task_of(sentences(300, 1), sentences(60, 2), batch_size=32)
     optimizer = AdamW(decay_groups(model, 0.1), lr=2e-3)
     for step in range(300):
-        optimizer.lr = 2e-3 * (1 - step / 300)  # at a constant rate the last steps differ with BLAS's rounding
+        optimizer.lr = 2e-3 * (1 - step / 300)  # at a constant rate the end differs with BLAS's rounding
         model.zero_grad()
         task.loss(model, *task.batch(step)).backward()
         optimizer.step()
@@ -168,6 +253,9 @@ def test_validation_loss_is_that_of_all_rows_at_once():
     task, model = task_of(rows, rows[:11], batch_size=4)
     at_once = task.loss(model, *task.collate(task.validation)).item()
     assert task.validation_loss(model) == pytest.approx(at_once, rel=1e-5)
+    assert model.training
+    task.validation_loss(model.eval())
+    assert not model.training
 
 
 def test_a_class_without_rows_to_train_on_is_left_out():

@@ -1,5 +1,7 @@
 """Question answering: literal answers, spans that map back to the text, SQuAD's metrics, learning."""
 
+import ast
+import dataclasses
 import json
 import re
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from tinytransformer.models import BERT, GPT, BERTConfig, BERTForQuestionAnswering, GPTConfig
 from tinytransformer.models.bert_heads import BERTSpanOutput
 from tinytransformer.optim import AdamW, decay_groups
-from tinytransformer.tasks import QuestionAnswering, TaskData, read_rows
+from tinytransformer.tasks import QuestionAnswering, TaskData, read_rows, split_rows
 from tinytransformer.tasks import question_answering as qa
 from tinytransformer.tasks.question_answering import answer_scores, questions_about_functions, read
 from tinytransformer.tensor import Tensor
@@ -53,6 +55,29 @@ def test_answers_are_literal_and_no_question_or_file_is_on_both_sides(stdlib):
     assert 0.05 < len(stdlib.validation) / len(stdlib.train) < 0.13
 
 
+def test_which_functions_stand_in_a_list(monkeypatch):
+    functions = [
+        ("sit", "Sit down on the mat.\n\nThis is said nowhere."),
+        ("eat", "Eat it."),  # too short
+        ("run", f"Run {'far ' * 30}"),  # too long
+        ("nap", "Take a nap."),
+        ("sit", "The first counts, not this."),
+        *((f"walk{i}", f"Walk {i} miles over {'hills and ' * 7}dales.") for i in range(5)),
+    ]
+    source = "".join(f'def {name}():\n    """{text}"""\n' for name, text in functions)
+    alone = 'class Alone:\n    def sing(self):\n        """Sing all alone."""\n'
+    modules = [("a.py", ast.parse(source)), ("b.py", ast.parse(alone + source.replace("a nap", "two naps")))]
+    monkeypatch.setattr(qa, "stdlib_modules", lambda *_: modules)
+    data = questions_about_functions()
+    first = next(row for row in data.train + data.validation if "sit" in row[0])
+    assert first[1].startswith("sit()\n    Sit down on the mat.\nnap()\n    Take ")
+    asked = [row[0].split()[2] for row in data.train + data.validation]
+    assert sorted(asked) == ["nap", "nap", "sit", *(f"walk{i}" for i in range(5))]
+    lists = {row[1] for row in data.train + data.validation}
+    assert [text.count("()") for text in sorted(lists)] == [3, 3, 2, 2]
+    assert max(map(len, lists)) <= 260
+
+
 def test_whole_files_are_held_out(monkeypatch):
     packages = ("email", "json", "xml")
     held = {row[1] for row in questions_about_functions(seed=0, packages=packages).validation}
@@ -80,6 +105,8 @@ def test_the_answers_tokens_stand_for_the_answer(words, longest, data):
     last = data.draw(st.integers(first, len(ids) - 1))
     answer = (int(spans[first, 0]), int(spans[last, 1]))
     windows = read(TOKENIZER, "What do cats do?", context, longest, answer, row=7)
+    room = longest - len(TOKENIZER.encode("What do cats do?")[: longest // 2 - 2]) - 3
+    assert (len(windows) == 1) == (len(ids) <= room)
     covered = set()
     for window in windows:
         assert len(window.ids) == len(window.segments) == len(window.spans) <= longest
@@ -102,7 +129,6 @@ def test_the_answers_tokens_stand_for_the_answer(words, longest, data):
                 tuple(span) for span in window.spans[within]
             }
     assert covered == {tuple(span) for span in spans}
-    room = len(windows[0].ids) - int((windows[0].segments == 0).sum()) - 1
     if last - first < room // 2:
         assert any(window.first >= 0 for window in windows)
 
@@ -148,6 +174,45 @@ def test_the_best_span_lies_in_the_text_and_ends_after_it_starts(monkeypatch):
     )
 
 
+@given(seed=st.integers(0, 10**6), longest=st.sampled_from([1, 2, 3, 40]))
+@settings(max_examples=60, deadline=None)
+def test_the_best_span_is_that_of_all_spans(seed, longest):
+    rng = np.random.default_rng(seed)
+    windows = [read(TOKENIZER, "who?", text, 30)[0] for text in ("cats sit on mats", "all dogs run to cats")]
+    T = max(len(window.ids) for window in windows)
+    start, end = rng.integers(0, 10**6, (2, 2, T)).astype("float64")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qa, "LONGEST_ANSWER", longest)
+        given = []
+        output = BERTSpanOutput(Tensor(start), Tensor(end))
+        found = qa.best_spans(lambda *args: given.append(args) or output, windows, "ids", "mask", "segments")
+    assert given == [("ids", "mask", "segments")]
+    for i, window in enumerate(windows):
+        places = np.flatnonzero(window.spans[:, 0] >= 0)
+        score, first, last = max(
+            (start[i, a] + end[i, b], a, b) for a in places for b in places if a <= b < a + longest
+        )
+        assert found[i] == (score, window.spans[first, 0], window.spans[last, 1])
+
+
+def test_the_model_is_given_all_of_a_batch():
+    data = TaskData([("Who?", "The cat " + "sat " * n, "cat", None) for n in (1, 30, 7)], [], "")
+    model, tokenizer = QuestionAnswering.new_model(data, np.random.default_rng(0))
+    task = QuestionAnswering(data, model, tokenizer, 3, 0)
+    ids, mask, segments, places = task.collate(task.train)
+
+    class Model:
+        def loss(self, input_ids, labels, attention_mask, token_type_ids):
+            assert input_ids is ids
+            assert labels is places
+            assert attention_mask is mask
+            assert token_type_ids is segments
+            return 7.0
+
+    assert task.loss(Model(), ids, mask, segments, places) == 7.0
+    assert mask.sum(axis=1).tolist() == [len(window.ids) for window in task.train]
+
+
 @pytest.mark.parametrize(
     ("answer", "truth", "scores"),
     [
@@ -166,7 +231,9 @@ def test_scores_on_known_cases(answer, truth, scores):
 
 def test_the_baseline_is_the_best_of_three_trivial_methods():
     text = "One is here. Two is red. Three is blue."
-    train = [("q", text, "Two is red", None)] * 3 + [("q", text, "here", None)]
+    train = (
+        [("q", text, "here", None)] + [("q", text, "blue", None)] * 2 + [("q", text, "Two is red", None)] * 3
+    )
 
     def task(validation):
         data = TaskData(train, validation, "")
@@ -180,7 +247,19 @@ def test_the_baseline_is_the_best_of_three_trivial_methods():
     name, scores = task([("Is e here?", "A b. C d. e f.", "e f", None)]).baseline()
     assert name == "the sentence with most words of the question"
     assert scores == {"exact match": 1.0, "F1": 1.0}
-    assert task([("q", "It is there and here.", "here", None)]).baseline()[0].startswith("the most frequent")
+    name, scores = task([("q", "It is here and blue.", "blue", None)]).baseline()
+    assert name == "the most frequent answer that occurs in the text"
+    assert scores == {"exact match": 1.0, "F1": 1.0}
+
+
+def test_a_sentence_ends_with_its_sign_or_line():
+    assert qa._sentences("Go! Where? To 3.5 it is.  Yes\nNo") == [
+        "Go!",
+        "Where?",
+        "To 3.5 it is.",
+        "Yes",
+        "No",
+    ]
 
 
 def test_a_text_is_read_in_windows_and_answered_once():
@@ -201,6 +280,63 @@ def test_a_text_is_read_in_windows_and_answered_once():
     assert rows[0][1][int(start) : int(end)] == answer
 
 
+def test_a_question_is_answered_by_the_best_window_of_all(monkeypatch):
+    context = "The dog lay. " * 40 + "The cat sat. " + "A cow ran. " * 40
+    rows = [(f"Who {verb}?", context, f"The {name}", None) for verb, name in [("sat", "cat"), ("lay", "dog")]]
+    rows += [(f"Who {verb}?", "The cat ate.", "The cat", None) for verb in ("ran", "hid", "ate")]
+    data = TaskData(rows, rows[:2], "")
+    model, tokenizer = QuestionAnswering.new_model(data, np.random.default_rng(0))
+    task = QuestionAnswering(data, model, tokenizer, 2, 0)
+    assert {tokenizer.tokens[i] for i in task.unmarked} == {"who", "?"}  # each verb is in a fifth
+    seen = []
+
+    def best(model, windows, ids, mask, segments):
+        seen.extend((window.ids.tolist(), window.segments.tolist(), model.training) for window in windows)
+        inside = [window.spans[window.spans[:, 0] >= 0] for window in windows]
+        return [
+            (float("cat sat" in context[a[0, 0] : a[-1, 1]]), int(a[0, 0]), int(a[-1, 1])) for a in inside
+        ]
+
+    monkeypatch.setattr(qa, "best_spans", best)
+    assert all("cat sat" in answer for answer in task._answers(model, task.validation).values())
+    seen.clear()
+    assert "cat sat" in QuestionAnswering.predict(model, tokenizer, task.facts(), *rows[0][:2])[0]
+    windows = [window for window in task.validation if window.row == 0]
+    assert seen == [(window.ids.tolist(), window.segments.tolist(), False) for window in windows]
+    assert model.training
+    assert max(max(segments) for _, segments, _ in seen) == 2
+    assert max(len(ids) for ids, _, _ in seen) == 128
+
+
+def test_the_answer_that_was_meant_is_learned_where_it_occurs_twice():
+    rows = [("Who?", "A cat, a cat, a cat.", "cat", start) for start in (None, 9, 16)]
+    data = TaskData(rows, rows, "")
+    model, tokenizer = QuestionAnswering.new_model(data, np.random.default_rng(0))
+    task = QuestionAnswering(data, model, tokenizer, 2, 0)
+    assert [window.spans[window.first].tolist() for window in task.train] == [[2, 5], [9, 12], [16, 19]]
+
+
+def test_samples_say_what_is_found_and_what_is_true(monkeypatch):
+    rows = [(f"Who is {name}?", f"{name} is a cat.", "a cat", None) for name in ("Tom", "Jim")]
+    data = TaskData(rows, rows, "")
+    model, tokenizer = QuestionAnswering.new_model(data, np.random.default_rng(0))
+    task = QuestionAnswering(data, model, tokenizer, 2, 0)
+    monkeypatch.setattr(qa, "best_spans", lambda model, windows, *_: [(0.0, 0, 6)] * len(windows))
+    lines = task.samples(model, 2)
+    shown = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert shown == {
+        "Who is Tom?": "  says 'Tom is', and it is 'a cat'",
+        "Who is Jim?": "  says 'Jim is', and it is 'a cat'",
+    }
+
+
+def test_questions_about_one_text_stay_together():
+    rows = [(f"q{i}?", f"text {i % 7}", "text", None) for i in range(70)]
+    train, validation = split_rows(rows, QuestionAnswering.document, seed=0)
+    assert len(validation) == 10
+    assert not {row[1] for row in train} & {row[1] for row in validation}
+
+
 def test_a_trained_encoder_gets_a_head_and_a_trained_head_goes_on():
     rng = np.random.default_rng(0)
     config = BERTConfig(TOKENIZER.vocab_size, 24, 12, 2, 3, 24)
@@ -212,6 +348,9 @@ def test_a_trained_encoder_gets_a_head_and_a_trained_head_goes_on():
     task = QuestionAnswering(data, model, TOKENIZER, 1, 0)
     assert task.unmarked is None
     assert task.batch(0)[2].max() == 1
+    assert task.longest == 24
+    longer = BERTForQuestionAnswering(dataclasses.replace(config, max_positions=500))
+    assert QuestionAnswering(data, longer, TOKENIZER, 1, 0).longest == 384
     with pytest.raises(ValueError, match="the model given is a GPT"):
         QuestionAnswering.with_head(GPT(GPTConfig(11, 5, 8, num_heads=2)), data, rng)
 
@@ -249,7 +388,7 @@ def test_it_learns_to_find_the_named_line():
         ({"context": "a cat", "answer": "dog"}, "line 2: the answer 'dog' does not occur in the context"),
         ({"context": "a cat", "answer": "cat", "start": 3}, "line 2: the answer 'cat' does not stand at ch"),
         ({"context": "a cat", "answer": "cat", "start": "x"}, "line 2: start must be an integer, not 'x'"),
-        ({"context": "a cat", "answer": "cat", "start": -3}, "line 2: the answer 'cat' does not stand at"),
+        ({"context": "a cat!", "answer": "cat", "start": -4}, "line 2: the answer 'cat' does not stand at"),
         ({"context": "a cat", "answer": "cat", "start": True}, "line 2: start must be an integer, not True"),
     ],
 )
@@ -260,7 +399,7 @@ def test_an_answer_that_is_not_in_the_text_is_told_with_its_line(tmp_path, field
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     with pytest.raises(TextError, match=re.escape(message)):
         read_rows(path, QuestionAnswering)
-    path.write_text("\n".join(map(json.dumps, [lines[0], good])), encoding="utf-8")
+    path.write_text("\n".join(map(json.dumps, [lines[0], {**good, "start": ""}])), encoding="utf-8")
     assert read_rows(path, QuestionAnswering) == [
         ("who?", "cat cat", "cat", 4),
         ("who?", "cat cat", "cat", None),

@@ -296,6 +296,10 @@ def test_beam_search_given_a_batch(translator):
         assert best.tokens.tolist() == list(beam_by_hand(translator, source, 6, 3)[1])
 
 
+def test_what_is_given_a_source_writes_with_the_targets_vocabulary(translator):
+    assert translator.given(SOURCE).config.vocab_size == V != V_SOURCE
+
+
 def test_the_source_is_encoded_once_with_a_cache(translator):
     encoded = []
     encode = translator.encode

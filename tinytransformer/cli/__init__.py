@@ -13,7 +13,7 @@ from ..backend import BackendError
 from .app import app
 
 # isort: off - each adds its commands to the app, in the order in which --help lists them
-from . import train, use, pretrain, finetune, predict, chat, embed, fill_mask, course, doctor  # noqa: F401
+from . import train, use, pretrain, finetune, predict, export, chat, embed, fill_mask, course, doctor  # noqa: F401
 # isort: on
 
 __all__ = ["main"]

@@ -19,6 +19,7 @@ course = typer.Typer(
 )
 app.add_typer(course, name="course")
 
+MOST_BARS = 40  # mistakes in the picture: as many as a screen shows
 LanguageOption = Annotated[str, typer.Option("--lang", help="en or zh.")]
 
 
@@ -51,7 +52,15 @@ def start(
     if find_spec("jupyterlab") is None:
         raise UsageError("JupyterLab is not installed: pip install 'tinytransformer[notebooks]'")
     typer.echo("opening them in Jupyter; Ctrl-C here ends it")
-    code = subprocess.call([sys.executable, "-m", "jupyter", "lab", str(first)])
+    # the address it prints must lead to the first lesson, for those whose browser does not open by itself
+    words = [
+        "--log-level=ERROR",
+        f"--ServerApp.root_dir={folder}",
+        f"--LabApp.default_url=/lab/tree/{first.name}",
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        words.append("--allow-root")  # as in most containers
+    code = subprocess.call([sys.executable, "-m", "jupyter", "lab", *words])
     raise typer.Exit(code)
 
 
@@ -126,7 +135,7 @@ def grade(
         Path | None, typer.Option(metavar="FOLDER", help="Write results.json as Gradescope reads it.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw how many fell into which mistake.")
+        Path | None, typer.Option(metavar="FILE.png", help="Draw how many fell into which mistake.")
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Grade this exercise; may be given again.")
@@ -155,6 +164,10 @@ def grade(
     for file in (json, csv, plot):  # before minutes of work
         if file is not None and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise UsageError(f"cannot write {str(file)!r}: there is no such folder, or it may not be written")
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError(f"a picture is written as PNG; end its name in .png, not {plot.name!r}")
+    if gradescope is not None and gradescope.exists() and not gradescope.is_dir():
+        raise UsageError(f"--gradescope takes a folder, and {str(gradescope)!r} is a file")
     asked = [find_exercise(name) for name in only or ()]
     lessons = {e.lesson for e in all_exercises()}
     if unknown := sorted(set(lesson or ()) - lessons):
@@ -190,5 +203,15 @@ def grade(
             told = ", ".join(f"{mistake} {number}" for mistake, number in mistakes)
             typer.echo(f"{name:<24} {mean:>4.0%}   {told}")
     if plot is not None:
-        counts = {f"{name}: {mistake}": number for name, _, told in rows for mistake, number in told}
-        plotting.bar_chart(counts or {"no mistakes": 0}, plot, title=f"mistakes in {len(grades)} submissions")
+        plotting.style.language(lang)
+        counts = {
+            f"{name}: {mistake}": number
+            for name, _, told in rows
+            for mistake, number in told
+            if mistake != "unanswered"  # of which the table tells; here it would hide the mistakes
+        }
+        most = dict(sorted(counts.items(), key=lambda item: -item[1])[:MOST_BARS])
+        title = plotting.style.label(
+            f"most frequent mistakes in {len(grades)} submissions", f"{len(grades)} 份作业中最常见的错误"
+        )
+        plotting.bar_chart(most or {plotting.style.label("no mistakes", "没有错误"): 0}, plot, title=title)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .app import BackendOption, ConfigOption, UsageError, app, given
-from .runs import run_of, tokens_of
+from .runs import output_folder, run_of, tokens_of
 
 EXAMPLE = "Return the [MASK] of the file."
 HEADS = ("BERTForPretraining", "BERTForMaskedLM")
@@ -19,7 +19,7 @@ HEADS = ("BERTForPretraining", "BERTForMaskedLM")
     "fill-mask",
     epilog="""\b
     Examples:
-      tinytransformer pretrain --model bert
+      tinytransformer fill-mask
       tinytransformer fill-mask 'Return the [MASK] of the file.'
       tinytransformer fill-mask --model runs/2 --evaluate
     """,
@@ -30,7 +30,9 @@ def fill_mask(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="A run's folder, by default the newest with a BERT; or as in embed."
+            metavar="NAME",
+            help="A run's folder, by default the newest with a BERT, and if there is none one is made; or as "
+            "in embed.",
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Guesses to show for each [MASK].")] = 5,
@@ -40,24 +42,52 @@ def fill_mask(
     backend: BackendOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Guess hidden words from what stands before and after them."""
-    checkpoint, loaded, tokenizer = _newest_run() if model is None else _load(model)
-    if evaluate:
-        if asked := given(invocation, "text", "top"):
-            raise UsageError(f"--evaluate measures on the text of the run: leave out {asked}")
+    """Guess hidden words from what stands before and after them.
+
+    With no options: an example, and how many hidden tokens of the run's text are guessed. Where runs/ has no
+    BERT yet, one is pretrained first and kept there: three minutes at most.
+    """
+    if evaluate and (asked := given(invocation, "text", "top")):
+        raise UsageError(f"--evaluate measures on the text of the run: leave out {asked}")
+    if "[MASK]" not in text:
+        raise UsageError("the text has no [MASK] to fill: write one in the place of a word")
+    if model is not None:
+        checkpoint, loaded, tokenizer = _load(model)
+    elif (found := _newest_run()) is not None:
+        checkpoint, loaded, tokenizer = found
+    else:
+        checkpoint, loaded, tokenizer = _first_run(invocation)
+    is_example = not given(invocation, "text")
+    if not evaluate:
+        if is_example:
+            typer.echo(text)
+        _fill(loaded, tokenizer, text, top)
+    if evaluate or (is_example and checkpoint is not None):
         _evaluate(checkpoint)
-        return
-    _fill(loaded, tokenizer, text, top)
 
 
-def _newest_run() -> tuple[Any, Any, Any]:
+def _newest_run() -> tuple[Any, Any, Any] | None:
     """Return what `_load` does, of the run below ``runs/`` that has a BERT and was written to last."""
     from ..training import CheckpointError
 
     for folder in sorted(Path("runs").glob("*/checkpoints"), key=lambda f: f.stat().st_mtime, reverse=True):
         with contextlib.suppress(CheckpointError):  # of another model, or one that has not come far
             return _load(str(folder.parent))
-    raise UsageError("there is no BERT in runs/ yet: make one with  tinytransformer pretrain --model bert")
+    return None
+
+
+def _first_run(invocation: typer.Context) -> tuple[Any, Any, Any]:
+    """Pretrain a BERT with the defaults, and return what `_load` does of it."""
+    from .pretrain import pretrain
+
+    typer.echo(
+        "there is no BERT in runs/ yet: one is pretrained now and kept, in 3 minutes at most "
+        "(tinytransformer pretrain --model bert)"
+    )
+    folder = output_folder(None, False)
+    pretrain(invocation, model="bert", out=folder)
+    typer.echo("")
+    return _load(str(folder))
 
 
 def _load(name: str) -> tuple[Any, Any, Any]:
@@ -85,8 +115,6 @@ def _fill(model: Any, tokenizer: Any, text: str, top: int) -> None:
 
     ids = tokenizer.encode_pair(text, allow_special=True)[0][None]  # (1, T)
     places = numpy.flatnonzero(ids[0] == tokenizer.mask_id)
-    if not len(places):
-        raise UsageError("the text has no [MASK] to fill: write one in the place of a word")
     if ids.shape[1] > model.config.max_positions:
         raise UsageError(
             f"the text has {ids.shape[1]} tokens, and the model sees {model.config.max_positions}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .app import BackendOption, ConfigOption, UsageError, app, given, one_of
-from .runs import folder_of, new_folder_beside, output_folder, replace_run
+from .runs import folder_of, new_folder_beside, output_folder, planned, replace_run, settings_of
 
 SAMPLES = 4  # validation rows that are shown in the end
 LORA_ALPHA = 2  # times the rank: what a correction is multiplied by is the same at every rank
@@ -97,7 +97,7 @@ def finetune(
     import numpy
 
     from ..tasks import TASKS, fine_tuning_optimizer
-    from ..training import Trainer, TrainingSettings, steps_within
+    from ..training import Trainer, TrainingSettings
 
     if resume is not None:
         if ignored := given(invocation, but=("resume", "steps", "backend")):
@@ -136,13 +136,13 @@ def finetune(
     }
     with new_folder_beside(folder) as beside:  # an older run stays until all is known to be good
         rng = numpy.random.default_rng(seed)
+        trained = None if model is None else _trained(model, rng)  # that there is one is seen first
         rows = _rows(task, data, facts["direction"], seed)
         typer.echo(f"rows     {rows.source}: {rows.fingerprint}")
-        if model is None:
+        if trained is None:
             network, tokenizer = kind.new_model(rows, rng)
         else:
-            trained, tokenizer = _trained(model, rng)
-            network = kind.with_head(trained, rows, rng)
+            network, tokenizer = kind.with_head(trained[0], rows, rng), trained[1]
         network.train()
         work = kind(rows, network, tokenizer, rows_in_batch, seed)
         work.num_beams = beams
@@ -154,12 +154,7 @@ def finetune(
             f"{network.num_parameters():,} parameters, of which {learning:,} learn; {tokenizer!r}"
         )
         if steps is None:
-            planned = steps_within(seconds, network, work, settings)
-            settings = dataclasses.replace(settings, steps=planned)
-            typer.echo(
-                f"plan     {seconds:g} s, about {planned:,} steps here; "
-                "a given number (--steps) repeats a run bit for bit"
-            )
+            settings = planned(seconds, network, work, settings)
         every = max(settings.steps // EVALUATIONS, 25)  # a large model takes longer to write than to step
         settings = dataclasses.replace(
             settings, warmup=settings.steps // 10, evaluate_every=every, checkpoint_every=every
@@ -232,7 +227,7 @@ def _freeze(model: Any, freeze_encoder: bool, rank: int | None, rng: Any) -> Non
 def _resume(folder: Path, steps: int | None) -> None:
     """Go on with a run."""
     from ..tasks import TASKS, fine_tuning_optimizer
-    from ..training import CheckpointError, Trainer, TrainingSettings, load_checkpoint
+    from ..training import Trainer, load_checkpoint
 
     checkpoint = load_checkpoint(folder)
     facts = facts_of(checkpoint)
@@ -242,17 +237,7 @@ def _resume(folder: Path, steps: int | None) -> None:
             f"the corrections of {str(folder)!r} are merged into the model: begin a new run from it, with "
             f"--model {folder}"
         )
-    try:
-        settings = TrainingSettings(**state["settings"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"cannot go on from {str(checkpoint.path)!r}: its settings: {error}") from None
-    if steps is not None:
-        settings = dataclasses.replace(settings, steps=steps)
-    done = state["step"]
-    if done >= settings.steps:
-        raise UsageError(
-            f"the run in {str(folder)!r} has taken its {done:,} steps: go on with --steps {2 * done} or more"
-        )
+    settings = settings_of(checkpoint, folder, steps)
     path = None if facts["rows"] is None else Path(facts["rows"])
     rows = _rows(facts["task"], path, facts["direction"], facts["seed"])
     if rows.fingerprint != facts["fingerprint"]:
@@ -276,7 +261,7 @@ def _resume(folder: Path, steps: int | None) -> None:
         fine_tuning_optimizer(network, settings, facts["layer_decay"]),
     )
     trainer.restore(checkpoint)
-    typer.echo(f"going on from step {done:,} of {settings.steps:,} in {run_folder}")
+    typer.echo(f"going on from step {trainer.step:,} of {settings.steps:,} in {run_folder}")
     _run(trainer, run_folder, None)
 
 

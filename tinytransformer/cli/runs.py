@@ -124,7 +124,6 @@ def _prepare(
     import numpy
 
     from ..text import TokenFile
-    from ..training import steps_within
 
     settings.learning_rates()  # that they can be made is seen before any work
     folder = output_folder(out, force)
@@ -141,12 +140,7 @@ def _prepare(
         model = recipe.model(tokenizer.vocab_size, numpy.random.default_rng(facts["seed"]))
         typer.echo(f"model    {summary(model)}")
         if steps is None:
-            planned = steps_within(seconds, model, task, settings)
-            settings = dataclasses.replace(settings, steps=planned)
-            typer.echo(
-                f"plan     {seconds:g} s, about {planned:,} steps here; "
-                "a given number (--steps) repeats a run bit for bit"
-            )
+            settings = planned(seconds, model, task, settings)
         if warmup is None:
             warmup = min(100, settings.steps // 4)
         settings = dataclasses.replace(settings, warmup=warmup)
@@ -158,7 +152,7 @@ def _prepare(
 
 def resume(folder: Path, steps: int | None, recipes: Iterable[type[Recipe]]) -> None:
     """Go on with the run in a folder, if it is of one of these kinds."""
-    from ..training import CheckpointError, Trainer, TrainingSettings, communicator, load_checkpoint
+    from ..training import Trainer, communicator, load_checkpoint
     from ..training.checkpoint import checkpoints_in
 
     each = communicator()
@@ -170,6 +164,34 @@ def resume(folder: Path, steps: int | None, recipes: Iterable[type[Recipe]]) -> 
     recipe = next(recipe for recipe in recipes if recipe.architecture == checkpoint.state["model"])
     run_folder, facts = run_of(checkpoint)
     state, model = checkpoint.state, checkpoint.model
+    settings = settings_of(checkpoint, folder, steps)
+    tokenizer = checkpoint.tokenizer
+    task = recipe.task(tokens_of(run_folder, tokenizer, facts), tokenizer, facts)
+    optimizer = recipe.optimizer(model, settings)
+    trainer = Trainer(model, task, settings, tokenizer, run_folder, facts, state["log"], optimizer, each)
+    trainer.restore(checkpoint)
+    if each.rank == 0:
+        typer.echo(f"going on from step {trainer.step:,} of {settings.steps:,} in {run_folder}")
+    _finish(trainer, recipe)
+
+
+def planned(seconds: float, model: Any, task: Any, settings: Any) -> Any:
+    """Return the settings with as many steps as fit into a time budget, and tell of it."""
+    from ..training import steps_within
+
+    steps = steps_within(seconds, model, task, settings)
+    typer.echo(
+        f"plan     {seconds:g} s, about {steps:,} steps here; "
+        "a given number (--steps) repeats a run bit for bit"
+    )
+    return dataclasses.replace(settings, steps=steps)
+
+
+def settings_of(checkpoint: Any, folder: Path, steps: int | None) -> Any:
+    """Return the settings with which the run in a folder goes on, to so many steps if they are given."""
+    from ..training import CheckpointError, TrainingSettings
+
+    state = checkpoint.state
     try:
         settings = TrainingSettings(**state["settings"])
         if state["log"] not in RUN_FILES:
@@ -183,14 +205,7 @@ def resume(folder: Path, steps: int | None, recipes: Iterable[type[Recipe]]) -> 
         raise UsageError(
             f"the run in {str(folder)!r} has taken its {done:,} steps: go on with --steps {2 * done} or more"
         )
-    tokenizer = checkpoint.tokenizer
-    task = recipe.task(tokens_of(run_folder, tokenizer, facts), tokenizer, facts)
-    optimizer = recipe.optimizer(model, settings)
-    trainer = Trainer(model, task, settings, tokenizer, run_folder, facts, state["log"], optimizer, each)
-    trainer.restore(checkpoint)
-    if each.rank == 0:
-        typer.echo(f"going on from step {done:,} of {settings.steps:,} in {run_folder}")
-    _finish(trainer, recipe)
+    return settings
 
 
 def folder_of(checkpoint: Any) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .exercise import Exercise, find_exercise, source_of
+from .exercise import Exercise, all_exercises, find_exercise, source_of
 
 __all__ = ["Submission", "SubmissionError", "read_submission", "references"]
 
@@ -26,15 +26,19 @@ class Submission(NamedTuple):
     ----------
     name : str
         Of the file or folder.
-    statements : list of ast.stmt
-        What stands at the top level of all cells, in their order.
+    definitions : list of (set of str, ast.stmt)
+        The statements at the top level of all cells that bind names, in their order, with these names.
     broken : list of str
-        Cells that are no Python, and why.
+        What the instructor should know: cells that are no Python, and why; answers in two files.
     """
 
     name: str
-    statements: list[ast.stmt]
+    definitions: list[tuple[set[str], ast.stmt]]
     broken: list[str]
+
+    def answers(self, asked: Exercise) -> list[ast.stmt]:
+        """Return the definitions of an answer that have been worked on."""
+        return [s for names, s in self.definitions if names == {asked.name} and not _is_stub(s)]
 
     def source_for(self, asked: Exercise) -> str | None:
         """Return what defines an answer: the function and what it needs of the rest; None without one.
@@ -42,13 +46,13 @@ class Submission(NamedTuple):
         Of several definitions the last counts that has been worked on: a copied cell takes nothing away.
         Exercises named in ``uses`` come from the references.
         """
-        answers = [s for s in self.statements if _defines(s) == {asked.name} and not _is_stub(s)]
+        answers = self.answers(asked)
         if not answers:
             return None
         answer = answers[-1]
         bound: dict[str, list[ast.stmt]] = {}
-        for statement in self.statements:
-            for name in _defines(statement) - {asked.name, *asked.uses}:
+        for names, statement in self.definitions:
+            for name in names - {asked.name, *asked.uses}:
                 bound.setdefault(name, []).append(statement)
         wanted, needed, injected = [answer], {id(answer)}, set()
         while wanted:
@@ -59,7 +63,7 @@ class Submission(NamedTuple):
                     if id(statement) not in needed:
                         needed.add(id(statement))
                         wanted.append(statement)
-        own = [ast.unparse(s) for s in self.statements if id(s) in needed and s is not answer]
+        own = [ast.unparse(s) for _, s in self.definitions if id(s) in needed and s is not answer]
         # what an answer needs may stand below it in a notebook; the answer itself comes last
         return "\n\n".join([*references(injected), *own, ast.unparse(answer)]) + "\n"
 
@@ -108,7 +112,15 @@ def read_submission(path: Path) -> Submission:
             raise SubmissionError(f"{str(path)!r} holds no notebook (.ipynb) and no Python file (.py)")
         parts = [read_submission(file) for file in files]
         broken = [f"{part.name}: {b}" for part in parts for b in part.broken]
-        return Submission(path.name, [s for part in parts for s in part.statements], broken)
+        for exercise in all_exercises():
+            holding = [part.name for part in parts if part.answers(exercise)]
+            if len(holding) > 1:
+                broken.append(
+                    f"{exercise.name} is answered in {' and in '.join(holding)}: the last counts; if these "
+                    "are of several students, name their files, not the folder"
+                )
+                break
+        return Submission(path.name, [d for part in parts for d in part.definitions], broken)
     if path.suffix not in (".ipynb", ".py"):
         raise SubmissionError(f"{str(path)!r} is no notebook (.ipynb) and no Python file (.py)")
     try:
@@ -124,7 +136,7 @@ def read_submission(path: Path) -> Submission:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             place = f"code cell {number}" if path.suffix == ".ipynb" else "the file"
             broken.append(f"{place} is no Python: {' '.join(str(error).split())}")
-    return Submission(path.stem, statements, broken)
+    return Submission(path.stem, [(names, s) for s in statements if (names := _defines(s))], broken)
 
 
 def _is_visible(file: Path, folder: Path) -> bool:

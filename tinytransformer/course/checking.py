@@ -178,10 +178,10 @@ def mark(
     first, told = next((i, told) for i, told in enumerate(wrong) if told is not None)
     shown, arguments = calls[first]
     lacks = Say(f"Not yet: {shown.says.en}.", f"尚未满足：{shown.says.zh}。")
-    told_first = Say(
-        f"First difference, in {_written(asked.name, arguments)}: {told.en}",
-        f"第一处不同，在 {_written(asked.name, arguments)}：{told.zh}",
-    )
+    # a driver's arguments are not those of the student's function
+    written = _written(asked.name, arguments)
+    where = Say("", "") if asked.drive else Say(f", in {written}", f"，在 {written}")
+    told_first = Say(f"First difference{where.en}: {told.en}", f"第一处不同{where.zh}：{told.zh}")
     message = f"{(mistake.says if mistake else lacks)(speak)}\n{told_first(speak)}"
     return Result(asked.name, score, asked.points, mistake and mistake.name, message, properties)
 
@@ -244,6 +244,15 @@ def difference(got: Outcome, expected: Any) -> Say | None:
             return Say("your function writes into its argument", "你的函数改写了传入的参数")
         if got.kind == "Timeout":
             return Say(f"{got.text}; is there a loop that never ends?", "超时：是否有不会结束的循环？")
+        if got.kind == "NotImplementedError":
+            return Say("the function is not written yet", "函数还没有写")
+        if got.kind == "Died":
+            return Say(
+                f"{got.text}: it left Python, or took more memory than there is",
+                "进程没有给出答案就结束了：它退出了 Python，或者用掉了过多的内存",
+            )
+        if got.kind == "TooDeep":
+            return Say("it calls itself without end", "它无休止地调用自己")
         return Say(f"it raised {got.kind}: {got.text}", f"抛出了 {got.kind}：{got.text}")
     if type(expected) is Failure:  # the right answer refuses these arguments
         return Say(

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .answers import Submission, SubmissionError, read_submission
 from .checking import Result, mark
 from .exercise import Exercise, Say, all_exercises, source_of
-from .sandbox import MEMORY, SECONDS, Failure, run_apart
+from .sandbox import MEMORY, PARSING, SECONDS, Failure, run_apart
 
 __all__ = ["Grade", "grade", "summary", "write_csv", "write_gradescope", "write_json"]
 
@@ -106,62 +106,85 @@ def grade(
     from tqdm import tqdm
 
     chosen = list(asked or all_exercises())
-    submissions = [_read(Path(path)) for path in paths]
-    twice = [name for name, times in Counter(s.name for s in submissions).items() if times > 1]
+    twice = [name for name, times in Counter(map(_name, paths)).items() if times > 1]
     if twice:
         raise ValueError(
             f"two submissions are named {twice[0]!r}: rename one, so that each has its own score"
         )
+    drives = [None if exercise.drive is None else source_of(exercise.drive) for exercise in chosen]
+    rows = []
     with (
         ThreadPoolExecutor(workers or len(_cores())) as pool,
-        tqdm(total=len(submissions) * len(chosen), unit="exercise", disable=not progress) as bar,
+        tqdm(total=len(paths) * len(chosen), unit="exercise", disable=not progress) as bar,
     ):
 
-        def graded(submission: Submission, exercise: Exercise) -> Result:
+        def graded(name: str, answer: _Answer) -> Result:
             try:
-                return _graded(submission, exercise, speak, salt, seconds, memory)
+                return _graded(name, answer, speak, salt, seconds, memory)
             finally:
                 bar.update(1)
 
-        futures = [[pool.submit(graded, s, e) for e in chosen] for s in submissions]
-        return [
-            Grade(submission.name, [future.result() for future in row], submission.broken)
-            for submission, row in zip(submissions, futures, strict=True)
-        ]
+        for path in paths:
+            with PARSING:
+                submission = _read(path)
+                notes = list(submission.broken)
+                answers = [
+                    _Answer(exercise, _source(submission, exercise, notes), drive, notes)
+                    for exercise, drive in zip(chosen, drives, strict=True)
+                ]
+            rows.append((_name(path), [pool.submit(graded, _name(path), a) for a in answers], notes))
+        return [Grade(name, [future.result() for future in futures], notes) for name, futures, notes in rows]
 
 
 def _cores() -> Any:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
-def _read(path: Path) -> Submission:
+def _name(path: str | os.PathLike[str]) -> str:
+    path = Path(path).resolve()  # "." has a name too
+    return path.name if path.is_dir() else path.stem
+
+
+def _read(path: str | os.PathLike[str]) -> Submission:
     """Read a submission; one that cannot be read is graded all the same, with 0 and the reason."""
     try:
-        return read_submission(path)
+        return read_submission(Path(path))
     except SubmissionError as error:
-        return Submission(path.stem, [], [str(error)])
+        return Submission(_name(path), [], [str(error)])
 
 
-def _graded(
-    submission: Submission, asked: Exercise, speak: str, salt: str, seconds: float, memory: int
-) -> Result:
+def _source(submission: Submission, asked: Exercise, notes: list[str]) -> str | None:
     try:
-        source = submission.source_for(asked)
+        return submission.source_for(asked)
     except (RecursionError, ValueError) as error:  # nested without measure
-        source, submission = None, submission._replace(broken=[f"it cannot be read: {error}"])
+        notes.append(f"{asked.name} cannot be read: {error}")
+        return None
+
+
+class _Answer(NamedTuple):
+    """An answer as text, and what may be told where there is none."""
+
+    asked: Exercise
+    source: str | None
+    drive: str | None
+    notes: list[str]
+
+
+def _graded(name: str, answer: _Answer, speak: str, salt: str, seconds: float, memory: int) -> Result:
+    asked, source = answer.asked, answer.source
     if source is None:
         none = Say("not answered yet", "尚未作答")(speak)
         lost = [(shown.says(speak), 0, shown.points) for shown in asked.properties]
-        return Result(asked.name, 0, asked.points, None, "; ".join([none, *submission.broken]), lost, False)
-    drive = None if asked.drive is None else source_of(asked.drive)
+        message = "; ".join([none, *answer.notes])
+        return Result(asked.name, 0, asked.points, None, message, lost, False)
 
     def run(calls: list[tuple[Any, ...]]) -> list[Any]:
         try:
-            return run_apart(source, asked.name, calls, drive, seconds, memory)
+            return run_apart(source, asked.name, calls, answer.drive, seconds, memory)
         except (OSError, ValueError) as error:  # the system gave no process, or the source cannot cross
             return [Failure(type(error).__name__, " ".join(str(error).split()))] * len(calls)
 
-    return mark(asked, run, zlib.crc32(f"{salt}/{submission.name}".encode()), speak)
+    return mark(asked, run, zlib.crc32(f"{salt}/{name}".encode()), speak)
 
 
 # --- what comes out ---

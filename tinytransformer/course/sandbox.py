@@ -7,6 +7,7 @@ to the parent alone.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +30,11 @@ __all__ = ["Failure", "Outcome", "Seed", "call", "pack", "run_apart", "unpack"]
 SECONDS = 10.0
 MEMORY = 2 << 30  # bytes
 OUTPUT = 64 << 20  # bytes; more is no answer to any exercise
+GRACE = 5.0  # seconds that the clock allows beyond, for a busy machine
+# Python 3.11 mixes up two threads that make syntax trees at once, and raises SystemError. NumPy makes one of
+# the head of each .npy, and who reads submissions makes many.
+PARSING = threading.Lock()
+FORKS = sys.platform == "linux"  # elsewhere libraries may not survive a fork
 
 
 class Seed(NamedTuple):
@@ -104,7 +112,7 @@ def unpack(data: bytes) -> Any:
     >>> unpack(pack([1, "a"]))
     [1, 'a']
     """
-    with numpy.load(io.BytesIO(data), allow_pickle=False) as file:
+    with PARSING, numpy.load(io.BytesIO(data), allow_pickle=False) as file:
 
         def value_of(item: Any) -> Any:
             if not isinstance(item, dict):
@@ -218,33 +226,85 @@ def run_apart(
         }
     )
     end = Failure("Died", "the process ended without an answer")
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as input_:
-        input_.write(job)
-        input_.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-B", __file__],
-            stdin=input_,
-            stdout=output,
-            stderr=subprocess.DEVNULL,
-            env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            | {k: os.environ[k] for k in ("SYSTEMROOT", "LD_LIBRARY_PATH") if k in os.environ},
-            start_new_session=True,
-        )
-        try:
-            process.wait(seconds + 5)  # Python and NumPy need some time to start
-        except subprocess.TimeoutExpired:
-            end = Failure("Timeout", f"no answer within {seconds:g} s")
-        finally:
-            if os.name == "posix":
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)  # what it may have started goes too
-            process.kill()
-            process.wait()
-        if process.returncode == -getattr(signal, "SIGXCPU", 24):
-            end = Failure("Timeout", f"no answer within {seconds:g} s")
-        output.seek(0)
-        outcomes = list(_frames(output.read(OUTPUT)))[: len(calls)]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("input", "output")]
+        with open(paths[0], "wb") as input_, open(paths[1], "w+b") as output:
+            input_.write(job)
+            input_.flush()
+            code = (_by_starter if FORKS else _by_itself)(seconds, *paths)
+            if code in (None, -getattr(signal, "SIGXCPU", 24)):
+                end = Failure("Timeout", f"no answer within {seconds:g} s")
+            outcomes = list(_frames(output.read(OUTPUT)))[: len(calls)]
     return outcomes + [end] * (len(calls) - len(outcomes))
+
+
+def _process(*arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
+    """Start this file as a program, without the environment."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-B", __file__, *arguments],
+        stderr=subprocess.DEVNULL,
+        env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        | {k: os.environ[k] for k in ("SYSTEMROOT", "LD_LIBRARY_PATH") if k in os.environ},
+        start_new_session=True,
+        **streams,
+    )
+
+
+def _by_itself(seconds: float, input_: str, output: str) -> int | None:
+    """Do a job in a process that is started for it; return its exit code, None if it took too long."""
+    with open(input_, "rb") as given, open(output, "wb") as written:
+        process = _process(stdin=given, stdout=written)
+    try:
+        return process.wait(seconds + GRACE)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it may have started goes too
+        process.kill()
+        process.wait()
+
+
+_idle: list[subprocess.Popen[bytes]] = []  # starters; as many as there were jobs at once
+
+
+def _by_starter(seconds: float, *paths: str) -> int | None:
+    """Do the same in a copy of a process that waits with NumPy in it, so that it need not be read again.
+
+    The starter is told where the job lies, and never reads it: each copy begins without a trace of others.
+    """
+    try:
+        starter = _idle.pop()
+    except IndexError:
+        starter = _process("start", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert starter.stdin
+    assert starter.stdout
+    try:
+        starter.stdin.write(json.dumps([seconds, *paths]).encode() + b"\n")
+        starter.stdin.flush()
+        answer = starter.stdout.readline()
+    except BrokenPipeError:
+        answer = b""
+    if not answer:  # it is gone; the next job gets another
+        _end(starter)
+        return -signal.SIGKILL
+    _idle.append(starter)
+    return json.loads(answer)
+
+
+def _end(starter: subprocess.Popen[bytes]) -> None:
+    for stream in (starter.stdin, starter.stdout):
+        if stream:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+    starter.wait()
+
+
+@atexit.register
+def _end_all() -> None:
+    while _idle:
+        _end(_idle.pop())
 
 
 def _frames(data: bytes) -> Any:
@@ -264,8 +324,40 @@ def _frames(data: bytes) -> Any:
 # --- the child's side ---
 
 
+def _start() -> None:
+    """Fork a process for each job whose paths come in, and tell how it ended."""
+    _read_all_of_numpy()
+    for line in iter(sys.stdin.buffer.readline, b""):
+        seconds, *paths = json.loads(line)
+        child = os.fork()
+        if not child:
+            try:
+                os.setsid()
+                for number, flags in enumerate((os.O_RDONLY, os.O_WRONLY)):
+                    opened = os.open(paths[number], flags)
+                    os.dup2(opened, number)
+                    os.close(opened)
+                numpy.random.seed()  # noqa: NPY002 - an answer may use it; copies must not share its state
+                _main()
+            finally:
+                os._exit(0)
+        end, pause = time.monotonic() + seconds + GRACE, 0.001
+        while not (ended := os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+            if time.monotonic() > end:
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, 0.01)
+        for kill in (os.killpg, os.kill):  # what it may have started goes too
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        sys.stdout.write(json.dumps(code if ended else None) + "\n")
+        sys.stdout.flush()
+
+
 def _main() -> None:
-    job = unpack(sys.stdin.buffer.read())
+    with open(0, "rb", closefd=False) as file:
+        job = unpack(file.read())
     with os.fdopen(os.dup(1), "wb") as output:
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):  # what an answer prints goes nowhere
@@ -310,15 +402,19 @@ def _limit(seconds: float, memory: int) -> None:
             resource.setrlimit(getattr(resource, name), (most, most + 1))
 
 
+def _read_all_of_numpy() -> None:
+    """Import what NumPy itself imports when it is first used."""
+    for module in ("linalg", "fft", "random", "polynomial"):
+        getattr(numpy, module)
+
+
 def _guard() -> None:
     """Refuse files, processes, network, memory by address, and packages besides NumPy.
 
     An audit hook sees these whatever way they are asked for, and cannot be taken out again. All it needs is
     bound here: an answer may rebind names of modules.
     """
-    # these are read when they are first used
-    for module in ("linalg", "fft", "random", "polynomial"):
-        getattr(numpy, module)
+    _read_all_of_numpy()
     inside = tuple(
         os.path.join(p, "") for p in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     )
@@ -363,4 +459,4 @@ def _guard() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    _start() if "start" in sys.argv[1:] else _main()

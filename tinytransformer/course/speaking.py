@@ -7,45 +7,12 @@ from typing import Any
 
 import numpy
 
-from ..plotting import can_draw
+from ..plotting.style import label, language
 
 __all__ = ["label", "language", "reveal", "say"]
 
-_chosen = "zh" if os.environ.get("LANG", "").startswith("zh") else "en"
-
-
-def language(choose: str | None = None) -> str:
-    """Return the language of the course's messages, "en" or "zh"; with an argument, choose it first.
-
-    At the start it is Chinese where the system's ``LANG`` is, and English elsewhere.
-
-    Parameters
-    ----------
-    choose : {"en", "zh"}, optional
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If it speaks no such language.
-
-    Examples
-    --------
-    >>> before = language()
-    >>> language("zh")
-    'zh'
-    >>> language(before) == before
-    True
-    """
-    global _chosen
-    if choose is not None:
-        if choose not in ("en", "zh"):
-            raise ValueError(f"the course speaks en and zh, not {choose!r}")
-        _chosen = choose
-    return _chosen
+if os.environ.get("LANG", "").startswith("zh"):
+    language("zh")
 
 
 def say(en: str, zh: str) -> str:
@@ -68,28 +35,7 @@ def say(en: str, zh: str) -> str:
     '损失'
     >>> _ = language(before)
     """
-    return en if _chosen == "en" else zh
-
-
-def label(en: str, zh: str) -> str:
-    """Return a text for a picture: Chinese if that is the language and a font with its characters is there.
-
-    Parameters
-    ----------
-    en, zh : str
-        The text in English and in Chinese.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> before = language("en")
-    >>> label("loss", "损失")
-    'loss'
-    """
-    return zh if _chosen == "zh" and can_draw(zh) else en
+    return en if language() == "en" else zh
 
 
 def reveal(guess: Any, actual: Any, tolerance: float = 0.0) -> Any:

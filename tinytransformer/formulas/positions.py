@@ -144,15 +144,15 @@ def relative_position_bucket(
         \min\left(E + \left\lfloor \dfrac{\ln(n/E)}{\ln(D/E)}\,(N - E) \right\rfloor, N - 1\right) & n \ge E
         \end{cases} \qquad E = N/2
 
-    In a decoder, n is how far the key lies behind the query, 0 for a key ahead. With ``bidirectional``, n is
-    the distance either way, N is half the number of buckets, and keys ahead of the query get N + b(n).
+    In a decoder, n is how far the key stands before the query, 0 for a key after it. With ``bidirectional``,
+    n is the distance either way, N is half the number of buckets, and keys after the query get N + b(n).
 
     Parameters
     ----------
     distance : integer array, any shape
         Position of the key minus position of the query.
     bidirectional : bool
-        Tell keys ahead from keys behind, as in an encoder.
+        Tell keys before the query from keys after it, as in an encoder.
     buckets : int
         How many there are in all.
     max_distance : int

@@ -24,6 +24,11 @@ def each(work: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
     NumPy works outside the interpreter's lock, so the threads do run in parallel. Meanwhile BLAS keeps to
     one, as it does where threads share a batch: then nothing is divided twice. Each piece comes out as on one
     thread, to the bit.
+
+    Examples
+    --------
+    >>> each(lambda block: sum(range(7)[block]), [slice(0, 3), slice(3, 7)])
+    [3, 18]
     """
     blas: Any = _blas() if len(pieces) >= LEAST else None
     if blas is None or (threads := blas.get_num_threads()) == 1:

@@ -1,4 +1,4 @@
-"""BERT: a Transformer encoder that reads in both directions (document section 5.1)."""
+"""BERT: a Transformer encoder that reads in both directions (document section 5.1), and ALBERT."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy
 
 from ..autograd import raw
-from ..backend import module_of, to_numpy, xp
-from ..formulas import Mask, gelu, gelu_tanh
+from ..formulas import gelu, gelu_tanh
 from ..nn import Dropout, Embedding, LayerNorm, Linear, Module, ModuleList, TransformerEncoderLayer
 from ..ops import relu, tanh
 from ..tensor import Tensor
 from .config import check_config
+from .inputs import draw_normal, padding, token_ids
 from .pretrained import PretrainedModel
 
 __all__ = ["BERT", "BERTConfig", "BERTOutput"]
@@ -42,6 +42,10 @@ class BERTConfig:
         Of the feed-forward and of the masked-LM head.
     num_labels : int
         Classes of a classification head.
+    embedding_size : int
+        Features of the embeddings, mapped to ``d_model``; 0 is ``d_model``, and no map.
+    shared_layers : bool
+        Use one layer ``num_layers`` times.
 
     Raises
     ------
@@ -52,6 +56,8 @@ class BERTConfig:
     --------
     >>> BERTConfig(vocab_size=30522).d_ff
     3072
+    >>> BERTConfig.albert(vocab_size=30000).embedding_size
+    128
     """
 
     vocab_size: int
@@ -66,6 +72,14 @@ class BERTConfig:
     pad_token_id: int = 0
     activation: str = "gelu"
     num_labels: int = 2
+    embedding_size: int = 0
+    shared_layers: bool = False
+
+    @classmethod
+    def albert(cls, vocab_size: int, **others: Any) -> BERTConfig:
+        """Return a configuration with the switches of ALBERT, unless ``others`` say otherwise."""
+        switches = {"embedding_size": 128, "shared_layers": True, "activation": "gelu_tanh", "dropout": 0.0}
+        return cls(vocab_size, **{**switches, **others})
 
     def __post_init__(self) -> None:
         check_config(self, {"activation": tuple(ACTIVATIONS)}, {"num_heads": "d_model"})
@@ -84,11 +98,7 @@ class BERTOutput(NamedTuple):
 
 def initialize(module: Module, rng: numpy.random.Generator) -> None:
     """Draw matrices from N(0, 0.02²) and set biases to 0; gains stay 1."""
-    for name, p in module.named_parameters():
-        if name.endswith("bias"):
-            p.data[...] = 0
-        elif p.ndim == 2:
-            p.data[...] = module_of(p.data).asarray(rng.normal(0.0, 0.02, p.shape))
+    draw_normal(module, rng, lambda *_: 0.02)
 
 
 class BERT(PretrainedModel):
@@ -99,6 +109,8 @@ class BERT(PretrainedModel):
         x &\leftarrow \mathrm{LN}(x + \mathrm{MultiHead}(x)), \quad
         x \leftarrow \mathrm{LN}(x + \mathrm{FFN}(x)) \qquad \text{in each layer} \\
         \mathrm{pooled} &= \tanh(x_{[\mathrm{CLS}]} W + b)
+
+    ALBERT (`BERTConfig.albert`) maps smaller embeddings to the features of its layers, which are all one.
 
     Parameters
     ----------
@@ -113,7 +125,8 @@ class BERT(PretrainedModel):
 
     Notes
     -----
-    Source: document section 5.1; Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, 2019.
+    Source: document section 5.1; Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, 2019;
+    Lan et al., ALBERT: A Lite BERT for Self-supervised Learning of Language Representations, 2020.
 
     Examples
     --------
@@ -134,11 +147,13 @@ class BERT(PretrainedModel):
         self.config = config
         self.rng = rng
         d, made = config.d_model, {"rng": rng, "dtype": dtype}
-        self.token_embedding = Embedding(config.vocab_size, d, **made)
-        self.position_embedding = Embedding(config.max_positions, d, **made)
-        self.segment_embedding = Embedding(config.type_vocab_size, d, **made)
-        self.norm = LayerNorm(d, config.layer_norm_eps, dtype=dtype)
+        size = config.embedding_size or d
+        self.token_embedding = Embedding(config.vocab_size, size, **made)
+        self.position_embedding = Embedding(config.max_positions, size, **made)
+        self.segment_embedding = Embedding(config.type_vocab_size, size, **made)
+        self.norm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
         self.dropout = Dropout(config.dropout, rng=rng)
+        self.projection = Linear(size, d, **made) if config.embedding_size else None
         self.layers = ModuleList(
             TransformerEncoderLayer(
                 d,
@@ -150,7 +165,7 @@ class BERT(PretrainedModel):
                 norm_first=False,
                 **made,
             )
-            for _ in range(config.num_layers)
+            for _ in range(1 if config.shared_layers else config.num_layers)
         )
         self.pooler = Linear(d, d, **made) if pooler else None
         initialize(self, rng)
@@ -179,25 +194,21 @@ class BERT(PretrainedModel):
         ValueError
             If the ids are not (batch, T), there are too many, or the mask has another shape.
         """
-        ids = numpy.asarray(input_ids) if isinstance(input_ids, (list, tuple)) else raw(input_ids)
-        if ids.ndim != 2:
-            raise ValueError(f"BERT: input_ids must have shape (batch, T), not {tuple(ids.shape)}")
+        ids = token_ids(self, input_ids)
         T = ids.shape[1]
         if self.config.max_positions < T:
             raise ValueError(
                 f"BERT: {T} tokens are more than max_positions={self.config.max_positions}; truncate the text"
             )
         segments = numpy.zeros((1, T), int) if token_type_ids is None else token_type_ids
-        x = self.token_embedding(ids)  # (batch, T, d_model)
+        x = self.token_embedding(ids)  # (batch, T, embedding_size or d_model)
         x = x + self.position_embedding(numpy.arange(T) if positions is None else positions)
         x = x + self.segment_embedding(segments)
         x = self.dropout(self.norm(x))
-        mask = None
-        if attention_mask is not None:
-            real = to_numpy(raw(attention_mask)) != 0  # (batch, T)
-            if real.shape != tuple(ids.shape):
-                raise ValueError(f"BERT: attention_mask of shape {real.shape} for ids of shape {ids.shape}")
-            mask = Mask(xp.asarray(real[:, None, :]))
-        for layer in self.layers:
-            x = layer(x, mask)
+        x = x if self.projection is None else self.projection(x)  # (batch, T, d_model)
+        if attention_mask is not None and (shape := numpy.shape(raw(attention_mask))) != tuple(ids.shape):
+            raise ValueError(f"BERT: attention_mask of shape {shape} for ids of shape {ids.shape}")
+        mask = padding(attention_mask)
+        for i in range(self.config.num_layers):
+            x = self.layers[i % len(self.layers)](x, mask)
         return BERTOutput(x, None if self.pooler is None else tanh(self.pooler(x[:, 0])))

@@ -49,13 +49,14 @@ class MaskedLMHead(Module):
     """
 
     def __init__(self, config: BERTConfig, *, rng: numpy.random.Generator, dtype: Any):
-        self.dense = Linear(config.d_model, config.d_model, rng=rng, dtype=dtype)
-        self.norm = LayerNorm(config.d_model, config.layer_norm_eps, dtype=dtype)
+        size = config.embedding_size or config.d_model  # of the embeddings
+        self.dense = Linear(config.d_model, size, rng=rng, dtype=dtype)
+        self.norm = LayerNorm(size, config.layer_norm_eps, dtype=dtype)
         self.bias = Parameter(xp.zeros(config.vocab_size, dtype))
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, hidden: Any, E: Any) -> Any:
-        """Map hidden states (..., d_model) to logits (..., V), given the token embeddings E (V, d_model)."""
+        """Map hidden states (..., d_model) to logits (..., V), given the token embeddings E (V, size)."""
         return linear(self.norm(self.activation(self.dense(hidden))), E.mT, self.bias)
 
     def loss(self, hidden: Any, E: Any, labels: Any) -> Any:

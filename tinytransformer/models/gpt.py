@@ -8,34 +8,25 @@ from typing import Any
 
 import numpy
 
+from .. import nn
 from ..autograd import raw
-from ..backend import module_of, running, to_numpy, xp
+from ..backend import module_of, running, to_numpy
 from ..formulas import Mask, cross_entropy, gelu_tanh, linear, silu, sinusoidal_positions
-from ..nn import (
-    Dropout,
-    Embedding,
-    FeedForward,
-    GatedFeedForward,
-    KeyValueCache,
-    LayerNorm,
-    Linear,
-    Module,
-    ModuleList,
-    MultiHeadAttention,
-    RMSNorm,
-)
 from ..tensor import Tensor
 from .config import check_config
+from .inputs import causal, draw_normal, token_ids
 from .pretrained import PretrainedModel
 
 __all__ = ["GPT", "GPTConfig"]
 
-NORMS = {"layer": LayerNorm, "rms": RMSNorm}
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+FEED_FORWARDS = {"gelu": (nn.FeedForward, gelu_tanh), "swiglu": (nn.GatedFeedForward, silu)}
 CHOICES = {
     "positions": ("learned", "sinusoidal", "rotary"),
     "normalization": tuple(NORMS),
-    "feed_forward": ("gelu", "swiglu"),
+    "feed_forward": tuple(FEED_FORWARDS),
 }
+LAST_OF_BRANCH = ("W_O.weight", "linear2.weight", "down.weight")  # in a block: what is added to the residual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,28 +126,24 @@ class GPTConfig:
         return embeddings + self.num_layers * block + norm + (0 if self.tied_head else V * d)
 
 
-class Block(Module):
+class Block(nn.Module):
     """Attention and feed-forward, each behind a norm, and added to its input."""
 
     def __init__(self, config: GPTConfig, rng: numpy.random.Generator, dtype: Any):
         c, norm, made = config, NORMS[config.normalization], {"rng": rng, "dtype": dtype}
         theta = c.rope_theta if c.positions == "rotary" else None
-        self.self_attention = MultiHeadAttention(
+        self.self_attention = nn.MultiHeadAttention(
             c.d_model, c.num_heads, c.bias, c.dropout, num_kv_heads=c.num_kv_heads, rope_theta=theta, **made
         )
-        self.feed_forward: Module
-        if c.feed_forward == "swiglu":
-            self.feed_forward = GatedFeedForward(c.d_model, c.d_ff, silu, c.bias, **made)
-        else:
-            self.feed_forward = FeedForward(c.d_model, c.d_ff, gelu_tanh, c.bias, **made)
+        feed_forward, activation = FEED_FORWARDS[c.feed_forward]
+        self.feed_forward = feed_forward(c.d_model, c.d_ff, activation, c.bias, **made)
         self.norm1 = norm(c.d_model, c.layer_norm_eps, dtype=dtype)
         self.norm2 = norm(c.d_model, c.layer_norm_eps, dtype=dtype)
-        self.dropout = Dropout(c.dropout, rng=rng)
+        self.dropout = nn.Dropout(c.dropout, rng=rng)
 
-    def forward(self, x: Any, mask: Mask, positions: Any, cache: KeyValueCache | None) -> Any:
+    def forward(self, x: Any, mask: Mask, positions: Any, cache: nn.KeyValueCache | None) -> Any:
         """Map (batch, T, d_model) to the same shape."""
-        attended = self.self_attention(self.norm1(x), mask=mask, cache=cache, positions=positions)
-        x = x + self.dropout(attended)
+        x = x + self.dropout(self.self_attention(self.norm1(x), mask=mask, cache=cache, positions=positions))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
@@ -194,39 +181,29 @@ class GPT(PretrainedModel):
     """
 
     def __init__(self, config: GPTConfig, rng: numpy.random.Generator | None = None, dtype: Any = "float32"):
-        super().__init__()
         rng = numpy.random.default_rng() if rng is None else rng
         self.config = config
         self.rng = rng
-        self.token_embedding = Embedding(config.vocab_size, config.d_model, rng=rng, dtype=dtype)
+        d, made = config.d_model, {"rng": rng, "dtype": dtype}
+        self.token_embedding = nn.Embedding(config.vocab_size, d, **made)
         if config.positions == "learned":
-            self.position_embedding = Embedding(config.context_length, config.d_model, rng=rng, dtype=dtype)
-        self.dropout = Dropout(config.dropout, rng=rng)
-        self.blocks = ModuleList(Block(config, rng, dtype) for _ in range(config.num_layers))
-        self.norm = NORMS[config.normalization](config.d_model, config.layer_norm_eps, dtype=dtype)
+            self.position_embedding = nn.Embedding(config.context_length, d, **made)
+        self.dropout = nn.Dropout(config.dropout, rng=rng)
+        self.blocks = nn.ModuleList(Block(config, rng, dtype) for _ in range(config.num_layers))
+        self.norm = NORMS[config.normalization](d, config.layer_norm_eps, dtype=dtype)
         if not config.tied_head:
-            self.head = Linear(config.d_model, config.vocab_size, bias=False, rng=rng, dtype=dtype)
-        self._initialize(rng)
-
-    def _initialize(self, rng: numpy.random.Generator) -> None:
-        """Draw the parameters as GPT-2 does; gains stay 1."""
-        residual = 1 / math.sqrt(2 * self.config.num_layers)  # two branches in each block
-        for name, p in self.named_parameters():
-            if name.endswith("bias"):
-                p.data[...] = 0
-            elif p.ndim == 2:
-                last_of_branch = name.endswith(("W_O.weight", "linear2.weight", "down.weight"))
-                drawn = rng.normal(0.0, 0.02 * (residual if last_of_branch else 1), p.shape)
-                p.data[...] = module_of(p.data).asarray(drawn)
+            self.head = nn.Linear(d, config.vocab_size, bias=False, **made)
+        residual = 1 / math.sqrt(2 * config.num_layers)  # two branches in each block
+        draw_normal(self, rng, lambda name, _: 0.02 * (residual if name.endswith(LAST_OF_BRANCH) else 1))
 
     def forward(
         self,
         input_ids: Any,
         attention_mask: Any = None,
         positions: Any = None,
-        cache: list[KeyValueCache] | None = None,
+        cache: list[nn.KeyValueCache] | None = None,
     ) -> Tensor:
-        """Score the next token at every position.
+        """Score the next token at every position: logits (batch, T, V).
 
         Parameters
         ----------
@@ -239,11 +216,6 @@ class GPT(PretrainedModel):
         cache : list of KeyValueCache, optional
             Keys and values of earlier tokens, from `new_cache`; the new ones are added.
 
-        Returns
-        -------
-        Tensor, shape (batch, T, V)
-            Logits.
-
         Raises
         ------
         IndexError
@@ -251,9 +223,7 @@ class GPT(PretrainedModel):
         ValueError
             If the ids are not (batch, T), or reach past the context length.
         """
-        ids = numpy.asarray(input_ids) if isinstance(input_ids, (list, tuple)) else raw(input_ids)
-        if ids.ndim != 2:
-            raise ValueError(f"GPT: input_ids must have shape (batch, T), not {tuple(ids.shape)}")
+        ids = token_ids(self, input_ids)
         T = ids.shape[1]
         past = cache[0].length if cache else 0
         if past + T > self.config.context_length:
@@ -271,10 +241,7 @@ class GPT(PretrainedModel):
                 # sines have size 1: the embeddings are scaled up to them, as in Vaswani et al. 2017, 3.4
                 sines = sinusoidal_positions(to_numpy(raw(positions)), self.config.d_model, x.dtype)
                 x = x * math.sqrt(self.config.d_model) + sines
-            mask = Mask.causal(T, past + T)
-            if attention_mask is not None:
-                real = xp.asarray(to_numpy(raw(attention_mask)) != 0)  # (batch, T_k)
-                mask = mask & Mask(real[:, None, :])
+            mask = causal(T, past, attention_mask)
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, positions, cache[i] if cache else None)
@@ -287,6 +254,6 @@ class GPT(PretrainedModel):
         """Mean cross-entropy of the targets (batch, T) in nats per token; targets of -100 do not count."""
         return cross_entropy(self(input_ids), targets)
 
-    def new_cache(self) -> list[KeyValueCache]:
+    def new_cache(self) -> list[nn.KeyValueCache]:
         """Return an empty cache for each block, to pass to every call of one generation."""
-        return [KeyValueCache() for _ in self.blocks]
+        return [nn.KeyValueCache() for _ in self.blocks]

@@ -14,6 +14,7 @@ from ..backend import to_numpy, xp
 from ..formulas import Mask, gelu, gelu_tanh, sinusoidal_positions
 from ..nn import Embedding, LayerNorm, Linear, Module, ModuleList, TransformerEncoderLayer
 from ..tensor import Tensor
+from .inputs import token_ids
 
 __all__ = ["Bert", "Gpt"]
 
@@ -25,11 +26,7 @@ class Listing(Module):
 
     def _embed(self, input_ids: Any) -> Any:
         """Look up (batch, T) tokens, and add where each stands: (batch, T, embedding_size)."""
-        ids = numpy.asarray(input_ids) if isinstance(input_ids, (list, tuple)) else raw(input_ids)
-        if ids.ndim != 2:
-            raise ValueError(
-                f"{type(self).__name__}: input_ids must have shape (batch, T), not {tuple(ids.shape)}"
-            )
+        ids = token_ids(self, input_ids)
         x = self.embedding(ids)
         return x + sinusoidal_positions(numpy.arange(ids.shape[1]), x.shape[-1], x.dtype)
 

@@ -7,18 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..autograd import raw
-from ..backend import module_of, to_numpy, xp
-from ..formulas import Mask
+from ..backend import module_of, to_numpy
+from ..nn import KeyValueCache, Module
 from ..ops import broadcast_to, take
 
-__all__ = ["GivenSource", "SourceCache", "padding"]
-
-
-def padding(attention_mask: Any) -> Any:
-    """Make a mask of a (batch, T) that is 0 at padding; None stays None."""
-    if attention_mask is None:
-        return None
-    return Mask(xp.asarray((to_numpy(raw(attention_mask)) != 0)[:, None, :]))
+__all__ = ["EncoderDecoder", "GivenSource"]
 
 
 class SourceCache:
@@ -49,6 +42,34 @@ class SourceCache:
                 "which follows the rows"
             )
         return broadcast_to(self.memory, (targets, *rest))
+
+
+class EncoderDecoder(Module):
+    """What reads a source and writes a target: how it remembers the one, and is asked for the other."""
+
+    config: Any
+
+    def encode(self, input_ids: Any, attention_mask: Any = None) -> Any:
+        """Turn a source (batch, S) into the memory (batch, S, d_model); the mask is 0 at padding."""
+        raise AttributeError(f"{type(self).__name__} defines no encode()")
+
+    def source(self, cache: list[Any] | None, input_ids: Any, attention_mask: Any) -> SourceCache:
+        """Return what the cache knows of the source, or encode it."""
+        source = cache[0] if cache else SourceCache()
+        if source.memory is None:
+            source.memory = self.encode(input_ids, attention_mask)
+            source.mask = None if attention_mask is None else to_numpy(raw(attention_mask))
+        return source
+
+    def given(self, input_ids: Any, attention_mask: Any = None) -> GivenSource:
+        """Return what generation continues: ``generate(model.given(source), start, …)``."""
+        c = self.config
+        vocab_size = c.target_vocab_size if hasattr(c, "target_vocab_size") else c.vocab_size
+        return GivenSource(self, vocab_size, input_ids, attention_mask)
+
+    def new_cache(self) -> list[Any]:
+        """Return an empty cache: the source, then for each layer keys and values of the target and of it."""
+        return [SourceCache(), *(KeyValueCache() for _ in range(2 * self.config.num_decoder_layers))]
 
 
 class GivenSource:

@@ -10,13 +10,14 @@ import numpy
 
 from .. import nn
 from ..autograd import raw
-from ..backend import module_of, to_numpy
-from ..formulas import Mask, cross_entropy, gelu_tanh, linear, relative_position_bucket
+from ..backend import to_numpy
+from ..formulas import cross_entropy, gelu_tanh, linear, relative_position_bucket
 from ..ops import relu
 from ..tensor import Tensor
 from .config import check_config
+from .inputs import causal, draw_normal, padding, token_ids
 from .pretrained import PretrainedModel
-from .source import GivenSource, SourceCache, padding
+from .source import EncoderDecoder
 
 __all__ = ["T5", "T5Config"]
 
@@ -149,7 +150,7 @@ class T5Stack(nn.Module):
         return self.dropout(self.norm(x))
 
 
-class T5(PretrainedModel):
+class T5(EncoderDecoder, PretrainedModel):
     r"""Text to text: the probability of each token of a target, given a source and the tokens before it.
 
     .. math::
@@ -190,12 +191,18 @@ class T5(PretrainedModel):
         self.encoder = T5Stack(config, False, made)
         self.decoder = T5Stack(config, True, made)
         self.head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, False, **made)
-        for name, p in self.named_parameters():
-            if p.ndim == 2:
-                inputs = config.d_model if name.endswith("relative_bias.weight") else p.shape[0]
-                inputs *= config.d_kv if name.endswith("W_Q.weight") else 1
-                deviation = 1.0 if p is self.embedding.weight else inputs**-0.5
-                p.data[...] = module_of(p.data).asarray(rng.normal(0.0, deviation, p.shape))
+
+        def deviation(name: str, p: Any) -> float:
+            if p is self.embedding.weight:
+                return 1.0
+            inputs = config.d_model if name.endswith("relative_bias.weight") else p.shape[0]
+            return (inputs * (config.d_kv if name.endswith("W_Q.weight") else 1)) ** -0.5
+
+        draw_normal(self, rng, deviation)
+
+    def encode(self, input_ids: Any, attention_mask: Any = None) -> Any:
+        """Turn a source (batch, S) into the memory (batch, S, d_model); arguments as in `forward`."""
+        return self.encoder(self.embedding(token_ids(self, input_ids)), padding(attention_mask))
 
     def forward(
         self,
@@ -237,15 +244,10 @@ class T5(PretrainedModel):
             if labels is None:
                 raise ValueError("T5: give decoder_input_ids, the target so far, or labels, all of it")
             decoder_input_ids = self.shifted(labels)
-        source = cache[0] if cache else SourceCache()
-        if source.memory is None:
-            source.memory = self.encoder(self._embed(input_ids), padding(attention_mask))
-            source.mask = None if attention_mask is None else to_numpy(raw(attention_mask))
-        x = self._embed(decoder_input_ids)  # (batch, T, d_model)
+        source = self.source(cache, input_ids, attention_mask)
+        x = self.embedding(token_ids(self, decoder_input_ids))  # (batch, T, d_model)
         batch, T, _ = x.shape
-        mask = Mask.causal(T, cache[1].length + T if cache else T)
-        if decoder_attention_mask is not None:
-            mask = mask & padding(decoder_attention_mask)
+        mask = causal(T, cache[1].length if cache else 0, decoder_attention_mask)
         memory, memory_mask = source.memory_for(batch), padding(source.mask)  # (batch, S, d_model)
         x = self.decoder(x, mask, memory, memory_mask, cache[1:] if cache else None)
         if self.head is not None:
@@ -261,17 +263,3 @@ class T5(PretrainedModel):
     def loss(self, input_ids: Any, labels: Any, attention_mask: Any = None) -> Tensor:
         """Mean cross-entropy of the labels (batch, T) in nats per token; those of -100 do not count."""
         return cross_entropy(self(input_ids, attention_mask, labels=labels), labels)
-
-    def given(self, input_ids: Any, attention_mask: Any = None) -> GivenSource:
-        """Return what generation continues: ``generate(model.given(source), start, …)``."""
-        return GivenSource(self, self.config.vocab_size, input_ids, attention_mask)
-
-    def new_cache(self) -> list[Any]:
-        """Return an empty cache: the source, then for each layer keys and values of the target and of it."""
-        return [SourceCache(), *(nn.KeyValueCache() for _ in range(2 * len(self.decoder.layers)))]
-
-    def _embed(self, ids: Any) -> Any:
-        ids = numpy.asarray(ids) if isinstance(ids, (list, tuple)) else raw(ids)
-        if ids.ndim != 2:
-            raise ValueError(f"T5: ids must have shape (batch, T), not {tuple(ids.shape)}")
-        return self.embedding(ids)

@@ -8,23 +8,24 @@ from typing import Any
 
 import numpy
 
-from ..autograd import raw
-from ..backend import module_of, to_numpy
-from ..formulas import Mask, cross_entropy, linear, sinusoidal_positions
+from ..backend import module_of, xp
+from ..formulas import cross_entropy, linear, silu, sinusoidal_positions
 from ..nn import (
     Dropout,
     Embedding,
-    KeyValueCache,
     LayerNorm,
     Linear,
-    Module,
     ModuleList,
+    Parameter,
     TransformerDecoderLayer,
     TransformerEncoderLayer,
 )
+from ..ops import concatenate, relu
 from ..tensor import Tensor
 from .config import check_config
-from .source import GivenSource, SourceCache, padding
+from .inputs import causal, padding, token_ids
+from .pretrained import PretrainedModel
+from .source import EncoderDecoder
 
 __all__ = ["Transformer", "TransformerConfig"]
 
@@ -51,6 +52,11 @@ class TransformerConfig:
         The most tokens of a source, and of a target. The sines have no end, but what was never trained fails.
     label_smoothing : float
         The part of each target that the loss spreads over all tokens.
+    marian : bool
+        As Marian has it: in the positions all sines stand before the cosines, the feed-forward has SiLU for
+        ReLU, and the output a bias.
+    pad_token_id : int
+        What fills up a batch; a target of Marian starts with it.
 
     Raises
     ------
@@ -75,6 +81,8 @@ class TransformerConfig:
     shared_embeddings: bool = True
     max_length: int = 512
     label_smoothing: float = 0.1
+    marian: bool = False
+    pad_token_id: int = 0
 
     def __post_init__(self) -> None:
         check_config(self, {}, {"num_heads": "d_model"})
@@ -82,7 +90,7 @@ class TransformerConfig:
             raise ValueError(f"TransformerConfig: sines need an even d_model, not {self.d_model}")
 
 
-class Transformer(Module):
+class Transformer(EncoderDecoder, PretrainedModel):
     r"""Translate a source: the probability of each target token, given the source and the tokens before it.
 
     .. math::
@@ -121,6 +129,7 @@ class Transformer(Module):
         self.rng = rng
         d, made = config.d_model, {"rng": rng, "dtype": dtype}
         layer = {"dropout": config.dropout, "norm_first": config.norm_first, **made}
+        layer["activation"] = silu if config.marian else relu
         self.source_embedding = Embedding(config.source_vocab_size, d, **made)
         self.target_embedding = self.source_embedding
         if not (config.shared_embeddings and config.source_vocab_size == config.target_vocab_size):
@@ -139,6 +148,10 @@ class Transformer(Module):
         self.head = None
         if not config.shared_embeddings:
             self.head = Linear(d, config.target_vocab_size, bias=False, **made)
+        # (1, V), as its files have it
+        self.output_bias = (
+            Parameter(xp.zeros((1, config.target_vocab_size), dtype)) if config.marian else None
+        )
         self._initialize(rng)
 
     def _initialize(self, rng: numpy.random.Generator) -> None:
@@ -155,15 +168,15 @@ class Transformer(Module):
 
     def _embed(self, embedding: Embedding, input_ids: Any, positions: Any, past: int) -> Any:
         """Return sqrt(d) E + P, shape (batch, T, d_model); by default the first token is at ``past``."""
-        ids = numpy.asarray(input_ids) if isinstance(input_ids, (list, tuple)) else raw(input_ids)
-        if ids.ndim != 2:
-            raise ValueError(f"Transformer: ids must have shape (batch, T), not {tuple(ids.shape)}")
+        ids = token_ids(self, input_ids)
         end = past + ids.shape[1]
         if end > self.config.max_length:
             raise ValueError(f"Transformer: {end} tokens are more than max_length={self.config.max_length}")
         positions = numpy.arange(past, end) if positions is None else positions
         x = embedding(ids) * math.sqrt(self.config.d_model)
-        return self.dropout(x + sinusoidal_positions(positions, self.config.d_model, x.dtype))
+        P = sinusoidal_positions(positions, self.config.d_model, x.dtype)
+        P = concatenate([P[..., 0::2], P[..., 1::2]], axis=-1) if self.config.marian else P
+        return self.dropout(x + P)
 
     def encode(self, input_ids: Any, attention_mask: Any = None) -> Any:
         """Turn a source (batch, S) into the memory (batch, S, d_model); arguments as in `forward`."""
@@ -185,13 +198,12 @@ class Transformer(Module):
         """Score the target (batch, T), given a memory (batch, S, d_model); arguments as in `forward`."""
         past = cache[1].length if cache else 0
         x = self._embed(self.target_embedding, decoder_input_ids, positions, past)  # (batch, T, d_model)
-        mask, memory_mask = Mask.causal(x.shape[1], past + x.shape[1]), padding(attention_mask)
-        if decoder_attention_mask is not None:
-            mask = mask & padding(decoder_attention_mask)
+        mask, memory_mask = causal(x.shape[1], past, decoder_attention_mask), padding(attention_mask)
         for i, layer in enumerate(self.decoder_layers):
             x = layer(x, memory, mask, memory_mask, *(cache[2 * i + 1 : 2 * i + 3] if cache else ()))
         x = x if self.decoder_norm is None else self.decoder_norm(x)
-        return linear(x, self.target_embedding.weight.mT) if self.head is None else self.head(x)
+        z = linear(x, self.target_embedding.weight.mT) if self.head is None else self.head(x)
+        return z if self.output_bias is None else z + self.output_bias
 
     def forward(
         self,
@@ -226,10 +238,7 @@ class Transformer(Module):
         ValueError
             If ids are not (batch, T), there are too many, or masks and batches do not fit.
         """
-        source = cache[0] if cache else SourceCache()
-        if source.memory is None:
-            source.memory = self.encode(input_ids, attention_mask)
-            source.mask = None if attention_mask is None else to_numpy(raw(attention_mask))
+        source = self.source(cache, input_ids, attention_mask)
         memory = source.memory_for(len(decoder_input_ids))  # (batch, S, d_model)
         return self.decode(decoder_input_ids, memory, source.mask, decoder_attention_mask, positions, cache)
 
@@ -237,11 +246,3 @@ class Transformer(Module):
         """Mean cross-entropy of the labels (batch, T), smoothed as configured; -100 does not count."""
         logits = self(input_ids, decoder_input_ids, attention_mask)
         return cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-
-    def given(self, input_ids: Any, attention_mask: Any = None) -> GivenSource:
-        """Return what generation continues: ``generate(model.given(source), start, …)``."""
-        return GivenSource(self, self.config.target_vocab_size, input_ids, attention_mask)
-
-    def new_cache(self) -> list[Any]:
-        """Return an empty cache: the source, then for each layer keys and values of the target and of it."""
-        return [SourceCache(), *(KeyValueCache() for _ in range(2 * len(self.decoder_layers)))]

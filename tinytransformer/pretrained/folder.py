@@ -32,7 +32,7 @@ DTYPES = {
 }
 FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there; "….index.json" for several
 INDEX = f"{FILES[0]}.index.json"
-WANTED = ("*.json", "*.txt", "*.model")  # of a repository, beside the tensors
+WANTED = ("*.json", "*.txt", "*.model", "*.spm")  # of a repository, beside the tensors
 
 
 class PretrainedError(ValueError):

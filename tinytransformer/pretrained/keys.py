@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from ..models import (
     BERTForTokenClassification,
     GPTConfig,
     T5Config,
+    Transformer,
+    TransformerConfig,
 )
 
 __all__ = ["ARCHITECTURES"]
@@ -32,7 +35,10 @@ REQUIRED = object()
 
 
 class Row(NamedTuple):
-    """Where a module of ours lies in a file, with its weight and bias; ``*`` is the number of a layer."""
+    """Where a module of ours lies in a file, with its weight and bias; ``*`` is the number of a layer.
+
+    Of a model's own parameter it is the name.
+    """
 
     ours: str
     theirs: str
@@ -112,8 +118,10 @@ class Architecture:
         """Return the key in a file of a parameter of ours, and the row that says so."""
         module, _, kind = name.removeprefix(self.inner).rpartition(".")
         number = re.search(r"(?<=\.)\d+(?=\.)", module)
-        row = next(row for row in self.rows if row.ours == re.sub(r"(?<=\.)\d+(?=\.)", "*", module))
-        return row.theirs.replace("*", number[0] if number else "") + f".{kind}", row
+        ours = re.sub(r"(?<=\.)\d+(?=\.)", "*", module) or kind
+        row = next(row for row in self.rows if row.ours == ours)
+        key = row.theirs.replace("*", number[0] if number else "")
+        return f"{key}.{kind}" if module else key, row
 
 
 # --- GPT-2: its Conv1D holds weights as (in, out), as our Linear does; an untied head is the other way ---
@@ -226,7 +234,7 @@ LLAMA = Architecture(
 
 def _build_bert(cls: Any, config: BERTConfig, rng: Any, dtype: Any, keys: Collection[str]) -> Any:
     """Make the encoder with a pooler if the file has one, or the head needs one."""
-    pools = any(key.endswith("pooler.dense.weight") for key in keys) or getattr(cls, "pools", False)
+    pools = any("pooler." in key for key in keys) or getattr(cls, "pools", False)
     encoder = BERT(config, rng, dtype, pooler=pools)
     return encoder if cls is BERT else cls(config, encoder=encoder)
 
@@ -237,10 +245,12 @@ def _prepare_bert(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "num_labels": len(names)} if isinstance(names, dict) else values
 
 
-def _choose_bert(name: str, keys: Collection[str]) -> str:
+def _choose_bert(both: str, heads: set[str], name: str, keys: Collection[str]) -> str:
     """Believe the file that holds both heads of pretraining; the config of bert-base names only one."""
-    both = {"cls.seq_relationship.weight", "cls.predictions.bias"} <= set(keys)
-    return "BertForPreTraining" if both else name
+    return both if heads <= set(keys) else name
+
+
+BERT_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 
 
 BERT_FILES = Architecture(
@@ -297,12 +307,7 @@ BERT_FILES = Architecture(
         Field("attention_probs_dropout_prob", "dropout"),
         Field("layer_norm_eps", "layer_norm_eps", 1e-12),
         Field("pad_token_id", "pad_token_id", 0),
-        Field(
-            "hidden_act",
-            "activation",
-            "gelu",
-            {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"},
-        ),
+        Field("hidden_act", "activation", "gelu", BERT_ACTIVATIONS),
         Field("num_labels", "num_labels", 2),
     ),
     fixed={
@@ -313,7 +318,79 @@ BERT_FILES = Architecture(
     },
     lines={"BertForQuestionAnswering": {"num_labels": 2}},  # the reference takes start and end for labels
     build=_build_bert,
-    choose=_choose_bert,
+    choose=partial(
+        _choose_bert, "BertForPreTraining", {"cls.seq_relationship.weight", "cls.predictions.bias"}
+    ),
+    prepare=_prepare_bert,
+)
+
+
+# --- ALBERT: a BERT whose layers are one ---
+
+ALBERT_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+
+ALBERT_FILES = Architecture(
+    model_type="albert",
+    family=BERT,
+    config_class=BERTConfig,
+    classes={
+        "AlbertModel": BERT,
+        "AlbertForPreTraining": BERTForPretraining,
+        "AlbertForMaskedLM": BERTForMaskedLM,
+        "AlbertForSequenceClassification": BERTForSequenceClassification,
+        "AlbertForTokenClassification": BERTForTokenClassification,
+        "AlbertForQuestionAnswering": BERTForQuestionAnswering,
+    },
+    prefix="albert.",
+    inner="encoder.",
+    rows=(
+        Row("token_embedding", "albert.embeddings.word_embeddings"),
+        Row("position_embedding", "albert.embeddings.position_embeddings"),
+        Row("segment_embedding", "albert.embeddings.token_type_embeddings"),
+        Row("norm", "albert.embeddings.LayerNorm"),
+        Row("projection", "albert.encoder.embedding_hidden_mapping_in", transposed=True),
+        Row("layers.*.self_attention.W_Q", f"{ALBERT_LAYER}.attention.query", transposed=True),
+        Row("layers.*.self_attention.W_K", f"{ALBERT_LAYER}.attention.key", transposed=True),
+        Row("layers.*.self_attention.W_V", f"{ALBERT_LAYER}.attention.value", transposed=True),
+        Row("layers.*.self_attention.W_O", f"{ALBERT_LAYER}.attention.dense", transposed=True),
+        Row("layers.*.norm1", f"{ALBERT_LAYER}.attention.LayerNorm"),
+        Row("layers.*.feed_forward.linear1", f"{ALBERT_LAYER}.ffn", transposed=True),
+        Row("layers.*.feed_forward.linear2", f"{ALBERT_LAYER}.ffn_output", transposed=True),
+        Row("layers.*.norm2", f"{ALBERT_LAYER}.full_layer_layer_norm"),
+        Row("pooler", "albert.pooler", transposed=True),
+        Row("masked_lm", "predictions"),
+        Row("masked_lm.dense", "predictions.dense", transposed=True),
+        Row("masked_lm.norm", "predictions.LayerNorm"),
+        Row("next_sentence", "sop_classifier.classifier", transposed=True),
+        Row("classifier", "classifier", transposed=True),
+        Row("span", "qa_outputs", transposed=True),
+    ),
+    copies={
+        "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
+        "predictions.decoder.bias": "predictions.bias",
+    },
+    buffers=("albert.embeddings.position_ids", "albert.embeddings.token_type_ids"),
+    fields=(
+        Field("hidden_act", "activation", "gelu_new", BERT_ACTIVATIONS),
+        Field("hidden_dropout_prob", "dropout", 0.0),
+        *(field for field in BERT_FILES.fields if field.theirs not in ("hidden_act", "hidden_dropout_prob")),
+        Field("embedding_size", "embedding_size", 128, {None: 0}),  # a file has no place for none
+    ),
+    fixed={
+        "num_hidden_groups": (1,),
+        "inner_group_num": (1,),
+        "position_embedding_type": ("absolute",),
+        "tie_word_embeddings": (True,),
+    },
+    lines={  # the reference takes start and end, or right and wrong order, for labels
+        "AlbertForQuestionAnswering": {"num_labels": 2},
+        "AlbertForPreTraining": {"num_labels": 2},
+    },
+    switches={"shared_layers": True},
+    build=_build_bert,
+    choose=partial(
+        _choose_bert, "AlbertForPreTraining", {"sop_classifier.classifier.weight", "predictions.bias"}
+    ),
     prepare=_prepare_bert,
 )
 
@@ -394,4 +471,75 @@ T5_FILES = Architecture(
     prepare=_prepare_t5,
 )
 
-ARCHITECTURES = {kind.model_type: kind for kind in (GPT2, LLAMA, BERT_FILES, T5_FILES)}
+# --- Marian: the original Transformer ---
+
+
+def _prepare_marian(values: dict[str, Any]) -> dict[str, Any]:
+    """Compare the lines that say of encoder and decoder what is the same here."""
+    for key, other in (
+        ("encoder_attention_heads", "decoder_attention_heads"),
+        ("encoder_ffn_dim", "decoder_ffn_dim"),
+        ("vocab_size", "decoder_vocab_size"),
+        ("pad_token_id", "decoder_start_token_id"),
+    ):
+        if values.get(other) not in (None, values.get(key)):
+            raise ValueError(f"{other}={values[other]!r} is not {key}={values.get(key)!r}")
+    return {"scale_embedding": False, **values}
+
+
+def _marian_rows(stack: str, norms: dict[str, str]) -> list[Row]:
+    ours, theirs = f"{stack}_layers.*", f"model.{stack}.layers.*"
+    rows = []
+    for name, key in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
+        for letter, matrix in (("Q", "q"), ("K", "k"), ("V", "v"), ("O", "out")):
+            rows.append(Row(f"{ours}.{name}.W_{letter}", f"{theirs}.{key}.{matrix}_proj", transposed=True))
+    for i in (1, 2):
+        rows.append(Row(f"{ours}.feed_forward.linear{i}", f"{theirs}.fc{i}", transposed=True))
+    return rows + [Row(f"{ours}.{norm}", f"{theirs}.{key}_layer_norm") for norm, key in norms.items()]
+
+
+MARIAN = Architecture(
+    model_type="marian",
+    family=Transformer,
+    config_class=TransformerConfig,
+    classes={"MarianMTModel": Transformer},
+    prefix="model.",
+    rows=(
+        Row("source_embedding", "model.shared"),
+        *_marian_rows("encoder", {"norm1": "self_attn", "norm2": "final"}),
+        *_marian_rows("decoder", {"norm1": "self_attn", "norm2": "encoder_attn", "norm3": "final"}),
+        Row("output_bias", "final_logits_bias"),
+    ),
+    copies={
+        "model.encoder.embed_tokens.weight": "model.shared.weight",
+        "model.decoder.embed_tokens.weight": "model.shared.weight",
+        "lm_head.weight": "model.shared.weight",
+    },
+    buffers=("model.*coder.embed_positions.weight",),  # the sines
+    fields=(
+        Field("vocab_size", "source_vocab_size"),
+        Field("vocab_size", "target_vocab_size"),
+        Field("d_model", "d_model"),
+        Field("encoder_attention_heads", "num_heads"),
+        Field("decoder_attention_heads", "num_heads"),
+        Field("encoder_layers", "num_encoder_layers"),
+        Field("decoder_layers", "num_decoder_layers"),
+        Field("encoder_ffn_dim", "d_ff"),
+        Field("decoder_ffn_dim", "d_ff"),
+        Field("dropout", "dropout", 0.1),
+        Field("max_position_embeddings", "max_length", 1024),
+        Field("pad_token_id", "pad_token_id"),
+        Field("decoder_start_token_id", "pad_token_id"),
+    ),
+    fixed={
+        "scale_embedding": (True,),
+        "activation_function": ("swish", "silu"),
+        "share_encoder_decoder_embeddings": (True,),
+        "tie_word_embeddings": (True,),
+        "is_encoder_decoder": (True,),
+    },
+    switches={"marian": True},
+    prepare=_prepare_marian,
+)
+
+ARCHITECTURES = {kind.model_type: kind for kind in (GPT2, LLAMA, BERT_FILES, ALBERT_FILES, T5_FILES, MARIAN)}

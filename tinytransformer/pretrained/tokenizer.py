@@ -10,6 +10,7 @@ from ..text import (
     BPETokenizer,
     ByteTokenizer,
     GPT2Tokenizer,
+    MarianTokenizer,
     Tokenizer,
     TokenizerError,
     UnigramTokenizer,
@@ -18,6 +19,7 @@ from ..text import (
 from ..text.gpt2 import SIGNS
 from .folder import PretrainedError, find, line, read_json
 from .gguf import read_header
+from .spiece import ENDS, read_spiece
 from .tokenizer_files import KIND
 
 __all__ = ["load_pretrained_tokenizer"]
@@ -32,8 +34,8 @@ def load_pretrained_tokenizer(path_or_name: str | os.PathLike[str]) -> Tokenizer
     Parameters
     ----------
     path_or_name : path or str
-        As for `load_pretrained`. In a folder, ``tokenizer.json``, ``vocab.txt``, or ``vocab.json`` and
-        ``merges.txt`` is read.
+        As for `load_pretrained`. In a folder, ``tokenizer.json``, ``spiece.model``, ``source.spm``
+        and its like of Marian, ``vocab.txt``, or ``vocab.json`` and ``merges.txt`` is read.
 
     Raises
     ------
@@ -58,6 +60,11 @@ def load_pretrained_tokenizer(path_or_name: str | os.PathLike[str]) -> Tokenizer
         if (path / "tokenizer.json").is_file():
             fields = read_json(path / "tokenizer.json")
             return _of_ours(fields) if KIND in about else _of_json(fields)
+        if (path / "spiece.model").is_file():
+            return _of_spiece(path, about)
+        if (path / "source.spm").is_file():
+            source, target = (_of_spm(path / name) for name in ("source.spm", "target.spm"))
+            return MarianTokenizer(source, target, _in_order(read_json(path / "vocab.json")))
         if (path / "vocab.txt").is_file():
             lowercase = about.get("do_lower_case", True)
             return WordPieceTokenizer.from_vocab_file(path / "vocab.txt", lowercase is not False)
@@ -65,7 +72,8 @@ def load_pretrained_tokenizer(path_or_name: str | os.PathLike[str]) -> Tokenizer
             return _of_vocabulary_and_merges(path)
     except (TokenizerError, _UnknownError) as error:
         raise PretrainedError(f"the tokenizer of {str(path)!r} cannot be used: {line(error)}") from None
-    raise PretrainedError(f"{str(path)!r} holds no tokenizer.json, vocab.txt or vocab.json")
+    names = "tokenizer.json, spiece.model, source.spm, vocab.txt or vocab.json"
+    raise PretrainedError(f"{str(path)!r} holds no {names}")
 
 
 class _UnknownError(Exception):
@@ -87,6 +95,31 @@ def _of_gguf(path: Path) -> Tokenizer:
         raise _UnknownError("it lacks tokens, their types or merges")
     special = [token for token, type_ in zip(tokens, types, strict=False) if type_ == CONTROL]
     return GPT2Tokenizer(tokens, merges, special, SINGLE_DIGITS[cuts])
+
+
+def _of_spiece(path: Path, about: dict[str, Any]) -> Tokenizer:
+    """Read ``spiece.model``, with what the kind of model that it is for does beside it."""
+    config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    kind = config.get("model_type") or str(about.get("tokenizer_class")).lower().partition("tokenizer")[0]
+    extra_ids = about.get("extra_ids", 100)
+    if type(extra_ids) is not int or not 0 <= extra_ids < 10_000:
+        raise _UnknownError(f"extra_ids is {extra_ids!r}")
+    return _of_spm(
+        path / "spiece.model",
+        kind=next((known for known in ENDS if known == kind), ""),
+        extra_ids=extra_ids,
+        lowercase=about.get("do_lower_case") is not False,
+        keep_accents=about.get("keep_accents") is True,
+    )
+
+
+def _of_spm(path: Path, **settings: Any) -> UnigramTokenizer:
+    """Read a model of SentencePiece."""
+    try:
+        description = read_spiece(path.read_bytes(), **settings)
+    except (OSError, ValueError) as error:
+        raise _UnknownError(f"{path.name}: {line(error)}") from None
+    return UnigramTokenizer(description)
 
 
 def _of_vocabulary_and_merges(path: Path) -> Tokenizer:

@@ -15,8 +15,8 @@ from ..formulas import softmax
 from ..models import BERT, BERTForSequenceClassification
 from ..text import pad, stdlib_modules
 from ..training import evaluating
-from .encoders import encoder_of, hide_tokens, small_encoder
-from .finetuning import Batch, FineTuning, Row, TaskData, shorten
+from .encoders import EncoderTask, encoder_of, small_encoder
+from .finetuning import Batch, Row, TaskData, shorten
 
 __all__ = ["Classification", "docstrings_by_family"]
 
@@ -79,15 +79,15 @@ def docstrings_by_family(seed: int = 0, packages: tuple[str, ...] = ()) -> TaskD
     for family in families:
         paths = sorted(files[family], key=lambda path: (len(files[family][path]), path))
         held_out = 0
-        for path in [paths[i] for i in rng.permutation(len(paths) - 1)] + paths[-1:]:
+        for path in [paths[i] for i in rng.permutation(len(paths) - 1)] + paths[-1:]:  # last the largest
             texts = files[family][path]
-            held = path != paths[-1] and held_out + len(texts) <= numbers[family] / 5
+            held = held_out + len(texts) <= numbers[family] / 5
             held_out += len(texts) if held else 0
             (validation if held else train).extend((name.sub("…", text), family) for text in texts)
     return TaskData(train, validation, "docstrings of Python's standard library, by package")
 
 
-class Classification(FineTuning):
+class Classification(EncoderTask):
     """Choose a class for each text.
 
     The metric is accuracy, and beside it the mean over the classes of F1; the baseline always says the
@@ -114,12 +114,7 @@ class Classification(FineTuning):
     columns = ("text", "label")
     inputs = ("text",)
     settings: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 32, "schedule": "linear"}
-    pretrained_settings: ClassVar[dict[str, Any]] = {
-        "learning_rate": 1e-4,
-        "batch_size": 16,
-        "weight_decay": 0.01,
-        "schedule": "linear",
-    }
+    hiding = HIDDEN
 
     @classmethod
     def default_data(cls, seed: int) -> TaskData:
@@ -157,12 +152,6 @@ class Classification(FineTuning):
             ]
 
         self.train, self.validation = examples(self.data.train), examples(self.data.validation)
-        self.hidden = 0.0 if model.config.dropout else HIDDEN
-
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step; tokens are hidden if the model has no dropout: see `hide_tokens`."""
-        ids, mask, labels = super().batch(step)
-        return hide_tokens(ids, self.tokenizer, self.hidden, self.drawing(step)), mask, labels
 
     def length(self, example: Any) -> int:
         """Return the number of tokens."""

@@ -1,9 +1,9 @@
-"""Encoders to fine-tune: a trained one that is given, or a small one from nothing."""
+"""Encoders to fine-tune, a trained one that is given or a small one from nothing, and tasks for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
 
@@ -11,8 +11,9 @@ from ..models import BERT, BERTConfig
 from ..models.bert import initialize
 from ..nn import Linear
 from ..text import WordPieceTokenizer
+from .finetuning import Batch, FineTuning
 
-__all__ = ["encoder_of", "hide_tokens", "small_encoder"]
+__all__ = ["EncoderTask", "encoder_of", "hide_tokens", "small_encoder"]
 
 VOCABULARY = 4096  # of a new tokenizer
 INITIAL_DEVIATION = 0.02  # of the matrices of a new BERT
@@ -118,3 +119,38 @@ def encoder_of(model: Any, pooler: bool, rng: numpy.random.Generator) -> BERT:
     elif not pooler:
         encoder.pooler = None
     return encoder
+
+
+class EncoderTask(FineTuning):
+    """A task for an encoder, whose batches start with the tokens of texts.
+
+    Attributes
+    ----------
+    hiding : float
+        Part of the tokens of texts that is hidden at each step: see `hide_tokens`.
+    hidden : float
+        The same, or 0 for a model that has dropout of its own.
+
+    Examples
+    --------
+    >>> from tinytransformer.tasks import TASKS
+    >>> [name for name, kind in TASKS.items() if issubclass(kind, EncoderTask)]
+    ['classify', 'qa']
+    """
+
+    pretrained_settings: ClassVar[dict[str, Any]] = {
+        "learning_rate": 1e-4,
+        "batch_size": 16,
+        "weight_decay": 0.01,
+        "schedule": "linear",
+    }
+    hiding: ClassVar[float]
+
+    def __init__(self, data: Any, model: Any, tokenizer: Any, batch_size: int, seed: int):
+        super().__init__(data, model, tokenizer, batch_size, seed)
+        self.hidden = 0.0 if model.config.dropout else self.hiding
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step, some tokens hidden."""
+        ids, *rest = super().batch(step)
+        return hide_tokens(ids, self.tokenizer, self.hidden, self.drawing(step)), *rest

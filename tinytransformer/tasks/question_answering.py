@@ -15,8 +15,8 @@ import numpy
 from ..models import BERTForQuestionAnswering
 from ..text import pad, stdlib_modules
 from ..training import evaluating
-from .encoders import encoder_of, hide_tokens, small_encoder
-from .finetuning import Batch, FineTuning, Row, TaskData, shorten, split_rows
+from .encoders import EncoderTask, encoder_of, small_encoder
+from .finetuning import Batch, Row, TaskData, shorten, split_rows
 
 __all__ = ["QuestionAnswering", "answer_scores", "questions_about_functions"]
 
@@ -136,7 +136,7 @@ def _questions(functions: dict[str, str]) -> Iterator[Row]:
                 yield f"What does {name} do?", context, summary, start
 
 
-class QuestionAnswering(FineTuning):
+class QuestionAnswering(EncoderTask):
     """Find the answer to a question in a text.
 
     A new model is told which tokens of the text occur in the question too, by a segment of their own: a
@@ -163,12 +163,7 @@ class QuestionAnswering(FineTuning):
     optional_columns = ("start",)
     inputs = ("question", "context")
     settings: ClassVar[dict[str, Any]] = {"learning_rate": 1e-3, "batch_size": 16, "schedule": "linear"}
-    pretrained_settings: ClassVar[dict[str, Any]] = {
-        "learning_rate": 1e-4,
-        "batch_size": 16,
-        "weight_decay": 0.01,
-        "schedule": "linear",
-    }
+    hiding = HIDDEN
 
     @classmethod
     def default_data(cls, seed: int) -> TaskData:
@@ -217,7 +212,6 @@ class QuestionAnswering(FineTuning):
         if model.config.type_vocab_size == MARKED:
             asked = Counter(i for row in self.data.train for i in set(self.tokenizer.encode(row[0]).tolist()))
             self.unmarked = sorted(i for i, n in asked.items() if n > COMMON * len(self.data.train))
-        self.hidden = 0.0 if model.config.dropout else HIDDEN
 
         def windows(rows: Sequence[Row]) -> list[Window]:
             made = []
@@ -229,11 +223,6 @@ class QuestionAnswering(FineTuning):
 
         self.train = [window for window in windows(self.data.train) if window.first >= 0]
         self.validation = windows(self.data.validation)
-
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step; tokens are hidden if the model has no dropout: see `hide_tokens`."""
-        ids, *rest = super().batch(step)
-        return hide_tokens(ids, self.tokenizer, self.hidden, self.drawing(step)), *rest
 
     def length(self, example: Any) -> int:
         """Return the number of tokens."""
@@ -383,7 +372,8 @@ def read(
     room = longest - len(asked) - 3
     telling = asked[:0] if unmarked is None else numpy.setdiff1d(asked, numpy.asarray(unmarked, int))
     windows = []
-    for start in range(0, max(len(ids) - room // 2, 1), max(room // 2, 1)):
+    step = max(room // 2, 1)
+    for start in range(0, max(len(ids) - room + step, 1), step):  # until one reaches the end
         part = slice(start, start + room)
         marked = 1 + numpy.isin(ids[part], telling)
         offset = len(asked) + 2 - start  # from a token's place in the context to that in the window

@@ -12,6 +12,7 @@ from tinytransformer.text.corpora import (
     stdlib_topics,
 )
 from tinytransformer.text.gpt2 import GPT2Tokenizer
+from tinytransformer.text.marian import MarianTokenizer
 from tinytransformer.text.objectives import (
     SentencePair,
     corrupt_spans,
@@ -38,6 +39,7 @@ __all__ = [
     "ByteTokenizer",
     "CharacterTokenizer",
     "GPT2Tokenizer",
+    "MarianTokenizer",
     "SentencePair",
     "TextError",
     "TokenFile",

@@ -514,6 +514,7 @@ def tokenizer_from_dict(fields: dict[str, Any]) -> Tokenizer:
     ByteTokenizer(vocab_size=256)
     """
     from tinytransformer.text.gpt2 import GPT2Tokenizer  # they are built on this module
+    from tinytransformer.text.marian import MarianTokenizer
     from tinytransformer.text.unigram import UnigramTokenizer
     from tinytransformer.text.wordpiece import WordPieceTokenizer
 
@@ -524,6 +525,7 @@ def tokenizer_from_dict(fields: dict[str, Any]) -> Tokenizer:
         WordPieceTokenizer,
         GPT2Tokenizer,
         UnigramTokenizer,
+        MarianTokenizer,
     )
     for kind in kinds:
         if isinstance(fields, dict) and fields.get("type") == kind.type:

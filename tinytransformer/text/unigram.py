@@ -107,10 +107,23 @@ class UnigramTokenizer(Tokenizer):
         TypeError
             If `text` is not a string.
         """
+        return np.array(self._encode(text, allow_special).ids, dtype=np.int32)
+
+    def pieces(self, text: str) -> list[str]:
+        """Cut a text into pieces, with ``▁`` where a word begins; what none spells is one, as it stands.
+
+        Raises
+        ------
+        TypeError
+            If `text` is not a string.
+        """
+        return list(self._encode(text, allow_special=False).tokens)
+
+    def _encode(self, text: str, allow_special: bool) -> Any:
         require_text(text)
         library = self._library if allow_special else self._of_text
         whole = text.encode("utf-8", "replace").decode("utf-8")  # a half of a surrogate pair is no character
-        return np.array(library.encode(whole, add_special_tokens=False).ids, dtype=np.int32)
+        return library.encode(whole, add_special_tokens=False)
 
     def _decode(self, ids: np.ndarray) -> str:
         return self._library.decode(ids.tolist(), skip_special_tokens=False)

@@ -109,11 +109,21 @@ def residual_of_the_normalised(x, attention, feed_forward, gamma_1, beta_1, gamm
 
 
 @exercise.mistake(
-    "The residual is forgotten: without it gradients do not reach the first layers of a deep model.",
-    "忘了残差：没有它，深层模型的梯度到不了最前面的层。",
+    "Both residuals are forgotten: what a part gives is added to what went past it, to x and then to h. Without "
+    "these sums gradients do not reach the first layers of a deep model.",
+    "忘了两处残差：每个部分的输出都要加到绕过它的东西上，先加到 x，再加到 h。没有这些加法，深层模型的梯度到不了最前面的层。",
 )
 def residual_forgotten(x, attention, feed_forward, gamma_1, beta_1, gamma_2, beta_2):
     h = attention(layer_norm(x, gamma_1, beta_1))
+    return feed_forward(layer_norm(h, gamma_2, beta_2))
+
+
+@exercise.mistake(
+    "The residual around the feed-forward network is forgotten: what it gives is to be added to h.",
+    "忘了前馈网络的残差：它的输出要加到 h 上。",
+)
+def second_residual_forgotten(x, attention, feed_forward, gamma_1, beta_1, gamma_2, beta_2):
+    h = x + attention(layer_norm(x, gamma_1, beta_1))
     return feed_forward(layer_norm(h, gamma_2, beta_2))
 
 

@@ -12,14 +12,14 @@ exercise = Exercise(
         """Sort distances into buckets as T5 does (Raffel et al., 2020, section 2.1).
 
     distance: key position - query position, integers of any shape
-    bidirectional: True in an encoder. There half of the buckets is for keys behind the query (distance > 0), the
+    bidirectional: True in an encoder. There half of the buckets is for keys after the query (distance > 0), the
         other half for those at or before it. In a decoder all buckets are for keys at or before it, and keys
-        behind it count as distance 0.
+        after it count as distance 0.
     num_buckets: number of buckets, a multiple of 4
     max_distance: all distances from here on share the last bucket
     returns: bucket numbers, integers of the same shape. With n buckets for one side: distances below n/2 have a
         bucket each; a longer distance m has n/2 + floor(log(m / (n/2)) / log(max_distance / (n/2)) · n/2), at
-        most n - 1. Keys behind the query come after those before it: their buckets begin at num_buckets / 2.""",
+        most n - 1. The buckets of keys after the query follow those of keys before it: they begin at num_buckets / 2.""",
         """像 T5 那样把距离分到桶里（Raffel 等，2020，第 2.1 节）。
 
     distance：键的位置 - 查询的位置，任意形状的整数
@@ -156,7 +156,7 @@ def last_bucket_not_shared(distance, bidirectional, num_buckets, max_distance):
 
 
 @exercise.mistake(
-    "In a decoder keys behind the query count as distance 0: here they are taken for keys before it.",
+    "In a decoder keys after the query count as distance 0: here they are taken for keys before it.",
     "解码器中查询之后的键按距离 0 算：你却把它们当成了之前的键。",
 )
 def future_for_past(distance, bidirectional, num_buckets, max_distance):
@@ -179,7 +179,7 @@ def one_bucket_each(distance, bidirectional, num_buckets, max_distance):
 
 
 @exercise.mistake(
-    "Both sides have the same buckets: keys behind the query begin at num_buckets / 2.",
+    "Both sides have the same buckets: those of keys after the query begin at num_buckets / 2.",
     "两侧用了相同的桶：查询之后的键应从 num_buckets / 2 开始。",
 )
 def sides_not_told_apart(distance, bidirectional, num_buckets, max_distance):
