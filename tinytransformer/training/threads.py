@@ -17,7 +17,7 @@ from .task import Batch, Task
 
 __all__ = ["BatchThreads"]
 
-LEAST_WORK = 1e9  # operations of a step; with fewer the interpreter, whose lock threads share, takes longer
+LEAST_WORK = 1e10  # operations of a step; with fewer the interpreter, whose lock threads share, takes longer
 SWITCH_INTERVAL = 0.0005  # seconds; at Python's 0.005 a thread back from NumPy waits too long for its turn
 
 
