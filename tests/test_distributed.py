@@ -160,7 +160,7 @@ def test_weights_that_differ_are_found(here):
         "each.check_equal([w])\n"
     )
     done = job(2, "-m", "mpi4py", "job.py")
-    assert done.stdout.count("equal\n") == 2
+    assert done.stdout.count("equal") == 2  # the lines of two processes may mix
     assert done.stderr.count("no longer have the same weights") >= 1
     assert done.returncode != 0
 
