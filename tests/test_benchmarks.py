@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,22 @@ def test_a_side_works_in_its_own_process(bench, name):
         assert min(seconds) > 0
     finally:
         side.close()
+
+
+def test_threads_that_share_a_batch_have_blas_at_one_thread():
+    """As in `Trainer.run`: with more, they would wait for each other, and our side look slow."""
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import ours, threadpoolctl; side = ours.make('train/small', 2); side.step(); "
+            "print({p['num_threads'] for p in threadpoolctl.threadpool_info() if p['user_api'] == 'blas'})",
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER.parents[1]), str(FOLDER)])},
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout in ("{1}\n", "set()\n"), said.stderr  # none where BLAS cannot be asked
 
 
 def test_memory_is_counted_beyond_the_imports(bench):

@@ -46,7 +46,8 @@ class Train:
             threads=threads,
         )
         self.trainer = Trainer(gpt(size), Batches(size), settings, ByteTokenizer())
-        self.trainer.gradients.working().__enter__()  # as Trainer.run does, here to the end of the process
+        self.working = self.trainer.gradients.working()  # kept: forgotten, it would end at once
+        self.working.__enter__()  # as Trainer.run does, here to the end of the process
 
     def step(self):
         return self.trainer.train_step()["loss"]
