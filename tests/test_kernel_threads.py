@@ -68,6 +68,26 @@ def test_within_a_piece_nothing_is_divided_once_more(monkeypatch):
     assert len(set.union(*seen)) == 2
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 11])
+def test_shares_follow_each_other_and_are_as_large(number, monkeypatch):
+    on_threads(monkeypatch, number)
+    shares = [range(13)[share] for share in threads.shared(lambda share: share, 13)]
+    assert list(itertools.chain(*shares)) == list(range(13))
+    assert len(shares) == number
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_what_is_too_small_to_share_stays_here_with_blas_at_one_thread(monkeypatch):
+    """BLAS's threads would wait for the next product in a loop, in place of ours."""
+    import threading
+
+    blas = on_threads(monkeypatch, 2)
+    seen = threads.shared(lambda share: (share, threading.get_ident(), blas.number), 5, least=6)
+    assert seen == [(slice(0, 5), threading.get_ident(), 1)]
+    assert blas.number == 2
+    assert len(threads.shared(lambda share: share, 5, least=5)) == 2
+
+
 def test_few_pieces_stay_here(monkeypatch):
     import threading
 
@@ -126,32 +146,43 @@ def test_a_forked_process_makes_threads_of_its_own():
 
 
 def few_rows_in_pieces(layout, dtype, product, patch):
-    """Check products of few rows, and that BLAS is asked for small ones alone."""
+    """Check products of few rows, and that BLAS is asked for small ones alone, on two threads if it pays."""
+    import threading
+
     on_threads(patch, 2)
-    multiplied, matmul = [], np.matmul
+    calls, matmul = [], np.matmul
+
+    def watched(a, b, out):
+        pieces = b.shape[0] if b.ndim == 3 else 0
+        calls.append((threading.get_ident(), pieces, b.shape[-1]))
+        return matmul(a, b, out=out)
+
     patch.setattr(linear, "small_products_are_fast", lambda: True)
     patch.setattr(linear, "LARGE", 7 * 31)
-    patch.setattr(
-        np, "matmul", lambda a, b, out: multiplied.append((len(a), *b.shape)) or matmul(a, b, out=out)
-    )
+    patch.setattr(linear, "LEAST", 3 * 31 * 65)
+    patch.setattr(np, "matmul", watched)
     rng = np.random.default_rng(1)
-    for n, inner, columns in itertools.product((1, 2, 3, 8, 31), (3, 31, 1031), (7, 63, 64, 65, 1201)):
+    for n, inner, columns in itertools.product((1, 2, 3, 8, 16, 17), (3, 31, 1031), (7, 63, 64, 65, 1201)):
         x = rng.normal(size=(n, inner)).astype(dtype)
         W = np.asarray(rng.normal(size=(inner, columns)), dtype, order=layout)
-        multiplied.clear()
+        calls.clear()
         y = product(x, W)
         np.testing.assert_allclose(y, x.astype(float) @ W, atol=1e-3 if dtype == np.float32 else 1e-11)
         assert y.dtype == dtype
+        if n in (1, 17) or W.size < 7 * 31:
+            assert not calls
+            continue
         room = linear.SMALL // (n * inner)
         if layout == "F":
             room = min(room, linear.SMALL_TRANSPOSED // n)
         width = room // 64 * 64  # as many columns as fit, in whole lines of the cache
-        whole, rest = divmod(columns, width or columns)
-        widths = [columns for *_, columns in sorted(multiplied, reverse=True)]
-        if n == 1 or not width or W.size < 7 * 31:
-            assert not multiplied
-        else:
-            assert widths == [width] * whole + [rest] * bool(rest)
+        whole = [(pieces, columns) for _, pieces, columns in calls if pieces]
+        rests = [columns for _, pieces, columns in calls if not pieces]
+        assert {columns for _, columns in whole} <= {width}
+        assert sum(pieces for pieces, _ in whole) == (columns // width if width else 0)
+        assert sum(rests) == (columns % width if width else columns)
+        divided = n * W.size >= 3 * 31 * 65 and columns > (width or 64)
+        assert len({thread for thread, *_ in calls}) == 1 + divided
 
 
 @pytest.mark.parametrize("layout", ["C", "F"])
@@ -163,8 +194,6 @@ def test_a_product_of_few_rows_in_pieces(layout, dtype, monkeypatch):
 def test_every_mistake_in_a_product_of_few_rows_is_found(monkeypatch):
     survivors = set()
     for description, mutant in mutants_of(product):
-        if description.startswith("row_sums"):
-            continue
         with monkeypatch.context() as patch, contextlib.suppress(Exception):
             few_rows_in_pieces("C", np.float64, mutant, patch)
             few_rows_in_pieces("F", np.float64, mutant, patch)

@@ -10,12 +10,14 @@ import numpy
 from ..backend import xp
 from ..formulas import linear
 from .common import fusible
-from .threads import each, small_products_are_fast
+from .threads import shared, small_products_are_fast
 
 # OpenBLAS for AVX-512 does not copy the matrices of a product if rows * inner * columns are no more than the
 # first number and, where the second matrix is a transpose, rows * columns no more than the second
 SMALL, SMALL_TRANSPOSED = 10**6, 1200
+FEW = 16  # rows, for which to copy a matrix takes longer than to multiply it
 LARGE = 2**19  # entries: to copy a matrix of fewer takes little
+LEAST = 1.5e7  # multiplications: the time of fewer is that of waking a thread
 
 
 @linear.kernel
@@ -50,22 +52,33 @@ class Linear:
 def product(x: Any, W: Any) -> Any:
     """Return x W; for few rows, as in generation, in pieces so small that BLAS reads W once, as it is."""
     (n, inner), columns = x.shape, W.shape[1]
-    if n < 2 or W.size < LARGE or xp.module is not numpy or not small_products_are_fast():
+    if not 1 < n <= FEW or W.size < LARGE or xp.module is not numpy or not small_products_are_fast():
         return x @ W
-    width = SMALL // (n * inner)
-    if W.strides[0] < W.strides[1]:  # the transpose of an embedding
-        width = min(width, SMALL_TRANSPOSED // n)
-    if width < 64:
-        return x @ W
-    width -= width % 64
+    width = uncopied(x, W)
+    step = width or 64  # columns, whole lines of the cache
     y = numpy.empty((n, columns), x.dtype)
 
-    def part(start: int) -> None:
-        some = slice(start, start + width)
-        numpy.matmul(x, W[:, some], out=y[:, some])
+    def part(steps: slice) -> None:
+        start, stop = steps.start * step, min(steps.stop * step, columns)
+        pieces = (stop - start) // width if width else 0
+        rest = start + pieces * width
+        if pieces:  # one call for all, (pieces, n, width): threads would wait for each other between calls
+            W_pieces = W[:, start:rest].reshape(inner, pieces, width).swapaxes(0, 1)
+            y_pieces = y[:, start:rest].reshape(n, pieces, width).swapaxes(0, 1)
+            numpy.matmul(x, W_pieces, out=y_pieces)
+        if rest < stop:
+            numpy.matmul(x, W[:, rest:stop], out=y[:, rest:stop])
 
-    each(part, range(0, columns, width))
+    shared(part, -(-columns // step), 2 if n * W.size >= LEAST else math.inf)
     return y
+
+
+def uncopied(x: Any, W: Any) -> int:
+    """Return how many columns of W, in whole lines of the cache, BLAS multiplies by x without copying them."""
+    width = SMALL // x.size
+    if W.strides[0] < W.strides[1]:  # the transpose of an embedding
+        width = min(width, SMALL_TRANSPOSED // len(x))
+    return width // 64 * 64
 
 
 def row_sums(g: Any) -> Any:
