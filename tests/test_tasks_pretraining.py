@@ -12,7 +12,7 @@ from tinytransformer.optim import AdamW
 from tinytransformer.tasks import LanguageModelling, MaskedLanguageModelling, SpanCorruption
 from tinytransformer.tasks.pretraining import DocumentTokens, documents_in, split_documents, without_context
 from tinytransformer.text import ByteTokenizer, WordPieceTokenizer
-from tinytransformer.training.threads import BatchThreads
+from tinytransformer.training.parallel import ParallelBatch
 
 WORDS = [f"w{i}" for i in range(60)]
 TOKENIZER = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])
@@ -159,7 +159,9 @@ def test_parts_on_threads_weigh_as_many_targets_as_they_have(kind, threads):
     expected.backward()
     wanted = [p.grad.numpy().copy() for p in model.parameters()]
     model.zero_grad()
-    found = BatchThreads(model, task, threads, least_work=0).add(batch, scale=0.25)
+    parallel = ParallelBatch(model, task, threads, "threads")
+    with parallel.working():
+        found = parallel.add(batch, scale=0.25)
     assert found == pytest.approx(0.25 * expected.item(), rel=1e-10)
     for p, gradient in zip(model.parameters(), wanted, strict=True):
         np.testing.assert_allclose(p.grad.numpy(), 0.25 * gradient, rtol=1e-8, atol=1e-12)

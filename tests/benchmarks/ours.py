@@ -52,6 +52,10 @@ class Train:
     def step(self):
         return self.trainer.train_step()["loss"]
 
+    def processes(self):
+        """Return those that share the work with this one."""
+        return getattr(self.trainer.gradients.others, "ids", [])
+
 
 class Batches:
     """The task: guess the targets that go with each batch."""

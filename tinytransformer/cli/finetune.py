@@ -82,7 +82,7 @@ def finetune(
         float | None, typer.Option(min=0.0, help="Highest learning rate; lower for a trained model.")
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads that share a batch; with 1 BLAS uses its own.")
+        int, typer.Option(min=1, help="Cores that share a batch; with 1 BLAS divides products.")
     ] = min(2, os.cpu_count() or 1),
     seed: Annotated[int, typer.Option(min=0, help="Of weights, split and order of the rows.")] = 0,
     backend: BackendOption = None,

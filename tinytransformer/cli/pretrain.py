@@ -318,7 +318,7 @@ def pretrain(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sequences in a batch.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Highest learning rate.")] = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads that share a batch; with 1 BLAS uses its own.")
+        int, typer.Option(min=1, help="Cores that share a batch; with 1 BLAS divides products.")
     ] = min(2, os.cpu_count() or 1),
     evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,

@@ -193,7 +193,7 @@ def train(
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Decay of the matrices.")] = 0.1,
     clip: Annotated[float, typer.Option(min=0.0, help="Largest norm of the gradient.")] = 1.0,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads that share a batch; with 1 BLAS uses its own.")
+        int, typer.Option(min=1, help="Cores that share a batch; with 1 BLAS divides products.")
     ] = min(2, os.cpu_count() or 1),
     gradient_checkpointing: Annotated[
         bool,

@@ -74,7 +74,7 @@ def product(x: Any, W: Any) -> Any:
 
 
 def uncopied(x: Any, W: Any) -> int:
-    """Return how many columns of W, in whole lines of the cache, BLAS multiplies by x without copying them."""
+    """Return how many columns of W, in whole cache lines, BLAS multiplies by x without copying them."""
     width = SMALL // x.size
     if W.strides[0] < W.strides[1]:  # the transpose of an embedding
         width = min(width, SMALL_TRANSPOSED // len(x))

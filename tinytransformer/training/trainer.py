@@ -24,9 +24,9 @@ from ..text import Tokenizer
 from .checkpoint import Checkpoint, CheckpointError, checkpoints_in, save_checkpoint
 from .distributed import COMMAND, Communicator
 from .log import Log
+from .parallel import ParallelBatch
 from .precision import LossScale
 from .task import Batch, Task
-from .threads import BatchThreads
 
 __all__ = ["NonFiniteError", "Trainer", "TrainingSettings", "first_non_finite", "steps_within"]
 
@@ -62,7 +62,8 @@ class TrainingSettings:
     accumulate : int
         Batches whose gradients are added up before one step.
     threads : int
-        Threads that share a batch, each with some of its sequences; with 1 BLAS uses its own.
+        Threads, or on Linux processes, that share a batch, each with some of its sequences: see
+        `ParallelBatch`. With 1 the batch stays whole, and BLAS divides its products.
     evaluate_every, checkpoint_every : int
         Steps from one to the next.
     gradient_checkpointing : bool
@@ -211,7 +212,7 @@ class Trainer:
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
         )
-        self.gradients = BatchThreads(model, task, settings.threads)
+        self.gradients = ParallelBatch(model, task, settings.threads)
         if settings.gradient_checkpointing:
             gradient_checkpointing(model)
         self.loss_scale = LossScale.of(settings.precision)
@@ -539,12 +540,12 @@ def steps_within(seconds: float, model: Any, task: Task, settings: TrainingSetti
     gradients = [p.grad for p in model.parameters()]
     model.zero_grad()
     times: list[float] = []
-    threads = BatchThreads(model, task, settings.threads)
-    with threads.working():
+    parallel = ParallelBatch(model, task, settings.threads)
+    with parallel.working():
         while len(times) < trials and sum(times) < seconds / 8:
             start = time.perf_counter()
             for _ in range(settings.accumulate):
-                threads.add(task.batch(len(times)))
+                parallel.add(task.batch(len(times)))
             clip_grad_norm(model.parameters(), settings.clip)
             times.append(time.perf_counter() - start)
             model.zero_grad()
