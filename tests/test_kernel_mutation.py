@@ -91,7 +91,7 @@ EQUIVALENT = {
 }
 # Helpers that only say how the work is cut: `test_tiles_cover_every_pair_once` and
 # `test_every_mistake_in_a_product_of_few_rows_is_found` look after them.
-CUTS = ("tiles_of_heads: ", "product: ")
+CUTS = ("tiles_of_heads: ", "product: ", "uncopied: ")
 
 
 class Examples:

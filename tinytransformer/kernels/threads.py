@@ -43,7 +43,7 @@ def shared(work: Callable[[slice], Any], count: int, least: float = 2) -> list[A
     Examples
     --------
     >>> import numpy
-    >>> sum(shared(lambda part: numpy.arange(7)[part].sum(), 7))
+    >>> int(sum(shared(lambda part: numpy.arange(7)[part].sum(), 7)))
     21
     """
     blas: Any = _blas()
