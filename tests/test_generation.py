@@ -282,6 +282,28 @@ def test_each_token_is_computed_once_and_no_more_than_needed():
     assert windowed.calls == [(1, 5), (1, 1), (1, 6), (1, 6)]
 
 
+def test_of_a_prompt_only_the_last_logits_are_computed_where_the_model_can():
+    """For a model with many tokens to choose from, the others take as long as all else."""
+
+    class Watched(GPT):
+        def forward(self, *args, last_only=False):
+            scores = super().forward(*args, last_only=last_only)
+            self.shapes.append(scores.shape)
+            return scores
+
+    class Whole(GPT):
+        def forward(self, input_ids, attention_mask=None, positions=None, cache=None):
+            return super().forward(input_ids, attention_mask, positions, cache)
+
+    plain, watched, whole = (small_gpt(kind).eval() for kind in (GPT, Watched, Whole))
+    watched.shapes = []
+    for other in (watched, whole):
+        for use_cache in (True, False):
+            new = generate(other, PROMPTS[1], 3, temperature=0, use_cache=use_cache)
+            np.testing.assert_array_equal(new, generate(plain, PROMPTS[1], 3, temperature=0))
+    assert [shape[1] for shape in watched.shapes] == [1] * 6
+
+
 def test_a_prompt_that_has_stopped_is_no_longer_computed():
     model = random_model(0)
     stop = greedy_by_hand(model, PROMPTS[0], 1)

@@ -214,6 +214,16 @@ def test_a_cache_changes_nothing(backend, config, cut):
     assert [layer.length for layer in cache] == [7, 7]
 
 
+def test_the_logits_of_the_last_position_alone(backend, config):
+    model, ids = perturbed(config), tokens(2, 7)
+    cache = model.new_cache()
+    first = logits(model, ids[:, :4], cache=cache, last_only=True)
+    second = logits(model, ids[:, 4:], cache=cache, last_only=True)
+    assert first.shape == second.shape == (2, 1, config.vocab_size)
+    both = np.concatenate([first, second], axis=1)
+    np.testing.assert_allclose(both, logits(model, ids)[:, [3, 6]], rtol=1e-10, atol=1e-12)
+
+
 def test_a_cache_with_a_mask_and_positions_changes_nothing(backend, config):
     model = perturbed(config)
     ids, lengths = tokens(3, 7), np.array([7, 2, 5])

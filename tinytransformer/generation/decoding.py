@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -24,7 +25,8 @@ class LanguageModel(Protocol):
     A call ``model(input_ids, attention_mask, positions, cache)`` takes NumPy arrays of integers:
     ``input_ids`` (batch, T) and, where sequences of different length share the batch, ``attention_mask``
     (batch, T_k), 0 at the padding on the left, and ``positions`` (batch, T); None otherwise. It returns
-    logits (batch, T, V), a Tensor or an array.
+    logits (batch, T, V), a Tensor or an array. Where it takes ``last_only`` too, that is True, and the logits
+    of the last position, (batch, 1, V), are enough.
 
     ``new_cache()`` returns a list of what the model keeps between calls. Each item has ``select(rows)``,
     which makes row i what row ``rows[i]`` was. A call with a cache gets only the tokens that no earlier
@@ -235,6 +237,8 @@ class DecodingState:
     def __init__(self, model: LanguageModel, prompts: list[NDArray[numpy.int64]], use_cache: bool):
         self.model = model
         self.modules = list(model.modules())
+        taken = inspect.signature(getattr(model, "forward", model)).parameters
+        self.options = {"last_only": True} if "last_only" in taken else {}
         self.cache = model.new_cache() if use_cache else None
         self.cached = 0  # columns of tokens that the cache holds
         T = max(len(prompt) for prompt in prompts)
@@ -251,7 +255,7 @@ class DecodingState:
             self.cache, self.cached = None, 0
         while self.cache is not None and T - self.cached > READ_AT_ONCE:
             self._read(start, self.cached + READ_AT_ONCE)
-        return to_numpy(raw(self._read(start, T))[:, -1])  # (rows, T, V) -> (rows, V)
+        return to_numpy(raw(self._read(start, T))[:, -1])  # (rows, T or 1, V) -> (rows, V)
 
     def _read(self, start: int, stop: int) -> Any:
         """Let the model score tokens[:, start:stop], of which it gets only what it has not in its cache."""
@@ -263,7 +267,8 @@ class DecodingState:
             positions = numpy.maximum(numpy.arange(first, stop) - origin, 0)  # (rows, stop - first)
         try:
             with inference(self.modules):
-                logits = self.model(self.tokens[:, first:stop], attention_mask, positions, self.cache)
+                tokens = self.tokens[:, first:stop]
+                logits = self.model(tokens, attention_mask, positions, self.cache, **self.options)
         except BaseException:  # Ctrl-C among others: some layers may have cached more than others
             if self.cache is not None:
                 self.cache, self.cached = self.model.new_cache(), 0

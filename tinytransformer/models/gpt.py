@@ -202,6 +202,7 @@ class GPT(PretrainedModel):
         attention_mask: Any = None,
         positions: Any = None,
         cache: list[nn.KeyValueCache] | None = None,
+        last_only: bool = False,
     ) -> Tensor:
         """Score the next token at every position: logits (batch, T, V).
 
@@ -215,6 +216,8 @@ class GPT(PretrainedModel):
             Position of each token; counted from the start, or from the end of the cache, by default.
         cache : list of KeyValueCache, optional
             Keys and values of earlier tokens, from `new_cache`; the new ones are added.
+        last_only : bool
+            Score the token after the last position alone: logits (batch, 1, V).
 
         Raises
         ------
@@ -245,7 +248,7 @@ class GPT(PretrainedModel):
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, positions, cache[i] if cache else None)
-        x = self.norm(x)
+        x = self.norm(x[:, -1:] if last_only else x)
         if self.config.tied_head:
             return linear(x, self.token_embedding.weight.mT)
         return self.head(x)
