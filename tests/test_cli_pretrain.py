@@ -140,6 +140,16 @@ def test_the_switches_of_llama(inside):
     assert (config.normalization, config.positions) == ("rms", "learned")
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_how_it_trains_is_as_asked(inside, model):
+    asked = {"accumulate": 3, "precision": "float16", "threads": 1}
+    options = [part for name, value in asked.items() for part in (f"--{name}", str(value))]
+    more = ["--model", model, "--steps", "2", *options, "--gradient-checkpointing", "--out", "run"]
+    assert run("pretrain", *SMALL, *more) == 0
+    settings = load_checkpoint("run").state["settings"]
+    assert settings | asked | {"gradient_checkpointing": True} == settings
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [

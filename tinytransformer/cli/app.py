@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -83,6 +84,17 @@ ConfigOption = Annotated[
 BackendOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", callback=chosen_backend, help="numpy, or cupy for a GPU."),
+]
+TWO_CORES = min(2, os.cpu_count() or 1)
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, help="Cores that share a batch; with 1 BLAS divides products.")
+]
+AccumulateOption = Annotated[int, typer.Option(min=1, help="Batches added up for one step.")]
+CheckpointingOption = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: less memory, more time.")
+]
+PrecisionOption = Annotated[
+    str, typer.Option(help="Of matrix products: float32, tf32 or float16; for a GPU.")
 ]
 
 

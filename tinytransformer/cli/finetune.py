@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .app import BackendOption, ConfigOption, UsageError, app, given, one_of
+from .app import TWO_CORES, BackendOption, ConfigOption, ThreadsOption, UsageError, app, given, one_of
 from .runs import folder_of, new_folder_beside, output_folder, planned, replace_run, settings_of
 
 SAMPLES = 4  # validation rows that are shown in the end
@@ -81,9 +80,7 @@ def finetune(
     learning_rate: Annotated[
         float | None, typer.Option(min=0.0, help="Highest learning rate; lower for a trained model.")
     ] = None,
-    threads: Annotated[
-        int, typer.Option(min=1, help="Cores that share a batch; with 1 BLAS divides products.")
-    ] = min(2, os.cpu_count() or 1),
+    threads: ThreadsOption = TWO_CORES,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, split and order of the rows.")] = 0,
     backend: BackendOption = None,
     config: ConfigOption = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import BackendOption, ConfigOption, UsageError, app, given, one_of
+from .app import (
+    TWO_CORES,
+    AccumulateOption,
+    BackendOption,
+    CheckpointingOption,
+    ConfigOption,
+    PrecisionOption,
+    ThreadsOption,
+    UsageError,
+    app,
+    given,
+    one_of,
+)
 from .runs import Recipe, begin, resume
 from .train import NextToken, beginning
 
@@ -317,9 +328,10 @@ def pretrain(
     context: Annotated[int | None, typer.Option(min=5, help="Tokens the model sees at once.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sequences in a batch.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Highest learning rate.")] = None,
-    threads: Annotated[
-        int, typer.Option(min=1, help="Cores that share a batch; with 1 BLAS divides products.")
-    ] = min(2, os.cpu_count() or 1),
+    accumulate: AccumulateOption = 1,
+    threads: ThreadsOption = TWO_CORES,
+    gradient_checkpointing: CheckpointingOption = False,
+    precision: PrecisionOption = "float32",
     evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validation_fraction: Annotated[
@@ -368,7 +380,10 @@ def pretrain(
         learning_rate=values["learning_rate"],
         warmup=0,
         weight_decay=values["weight_decay"],
+        accumulate=accumulate,
         threads=threads,
+        gradient_checkpointing=gradient_checkpointing,
+        precision=precision,
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
     )

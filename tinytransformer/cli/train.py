@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import BackendOption, ConfigOption, UsageError, app, given, one_of
+from .app import (
+    TWO_CORES,
+    AccumulateOption,
+    BackendOption,
+    CheckpointingOption,
+    ConfigOption,
+    PrecisionOption,
+    ThreadsOption,
+    UsageError,
+    app,
+    given,
+    one_of,
+)
 from .runs import Recipe, begin, resume
 
 BPE_TRAINING_CHARACTERS = 20_000_000  # a tokenizer learns nothing new from more
@@ -184,7 +195,7 @@ def train(
     ] = False,
     dropout: Annotated[float, typer.Option(min=0.0, max=0.99, help="Probability of dropping.")] = 0.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences in a batch.")] = 8,
-    accumulate: Annotated[int, typer.Option(min=1, help="Batches added up for one step.")] = 1,
+    accumulate: AccumulateOption = 1,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Highest learning rate.")] = 4e-3,
     warmup: Annotated[
         int | None, typer.Option(min=0, help="Steps to reach it; 100, or a quarter of a short run.")
@@ -192,16 +203,9 @@ def train(
     schedule: Annotated[str, typer.Option(help="cosine, linear or constant.")] = "cosine",
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Decay of the matrices.")] = 0.1,
     clip: Annotated[float, typer.Option(min=0.0, help="Largest norm of the gradient.")] = 1.0,
-    threads: Annotated[
-        int, typer.Option(min=1, help="Cores that share a batch; with 1 BLAS divides products.")
-    ] = min(2, os.cpu_count() or 1),
-    gradient_checkpointing: Annotated[
-        bool,
-        typer.Option("--gradient-checkpointing", help="Compute activations twice: less memory, more time."),
-    ] = False,
-    precision: Annotated[
-        str, typer.Option(help="Of matrix products: float32, tf32 or float16; for a GPU.")
-    ] = "float32",
+    threads: ThreadsOption = TWO_CORES,
+    gradient_checkpointing: CheckpointingOption = False,
+    precision: PrecisionOption = "float32",
     evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     validation_fraction: Annotated[
