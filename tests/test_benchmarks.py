@@ -119,6 +119,22 @@ def test_memory_is_counted_beyond_the_imports(bench):
     assert 1e4 < found < 1e8
 
 
+def test_the_memory_of_a_process_that_helps_is_counted_too(bench):
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("only Linux counts a process's highest memory use anew")
+    ours, worker = importlib.import_module("ours"), importlib.import_module("worker")
+    work = ours.make("train/nano", 2)
+    try:
+        work.step()
+        (helper,) = work.processes()
+        assert 1e7 < worker.private(helper) < 2e8  # what it computes and keeps: arrays of 1.5 MB by the dozen
+    finally:
+        work.working.__exit__(None, None, None)
+    (alone,) = bench.memory_turns("memory/nano", ["ours"], 1, 1, {})["ours"]
+    (both,) = bench.memory_turns("memory/nano", ["ours"], 2, 1, {})["ours"]
+    assert both > 1.1 * alone  # each has half of the activations, and both have weights and gradients
+
+
 def test_a_side_that_fails_says_why(bench):
     with pytest.raises(bench.LeftOutError, match="failed: KeyError: 'giant'"):
         bench.Side("ours", "train/giant", 1)

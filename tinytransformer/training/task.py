@@ -13,7 +13,7 @@ class Task(Protocol):
     """What a model is asked to do, with which data: all that `Trainer` knows of it.
 
     A batch is a tuple of arrays, all with the sequences along their first axis: ``array[rows]`` of each is a
-    smaller batch, which is how threads share one.
+    smaller batch, which is how threads or processes share one.
 
     Attributes
     ----------
@@ -28,7 +28,10 @@ class Task(Protocol):
         ...
 
     def loss(self, model: Any, *batch: Any) -> Any:
-        """Return the mean loss over the targets of a batch, a Tensor with one number, in nats."""
+        """Return the mean loss over the targets of a batch, a Tensor with one number, in nats.
+
+        It changes nothing but what it returns: a part of a batch may be computed in a copy of the process.
+        """
         ...
 
     def count(self, *batch: Any) -> int:
