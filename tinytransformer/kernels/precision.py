@@ -78,24 +78,41 @@ class product_precision:  # noqa: N801 - used as a with-block, like use_backend
     0.333251953125
     """
 
+    rounding = False  # whether a GPU may round, in the block that runs
+
     def __init__(self, name: str):
         if name not in PRECISIONS:
             raise ValueError(f"precision {name!r} is none of {', '.join(PRECISIONS)}")
         self.name = name
+        self.before: list[Any] = []  # of each block that was entered, innermost last
 
     def __enter__(self) -> None:
-        self.before = linear.fused, self_attention.fused
-        if self.name == "float16":
-            self_attention.fused = None  # it has its own products; the formula uses those of linear
-            linear.fused = Kernel(linear, LinearInHalf.forward, LinearInHalf.backward)
+        self.before.append((linear.fused, self_attention.fused, product_precision.rounding))
+        outside = linear.fused.outside if isinstance(linear.fused, _KernelInHalf) else None
+        if self.name == "float16" and outside is None:
+            linear.fused, self_attention.fused = _KernelInHalf(linear.fused, self_attention.fused), None
+        elif self.name != "float16" and outside is not None:
+            linear.fused, self_attention.fused = outside
         _let_gpu_round(self.name != "float32")
 
     def __exit__(self, *_: object) -> None:
-        linear.fused, self_attention.fused = self.before
-        _let_gpu_round(False)
+        linear.fused, self_attention.fused, rounding = self.before.pop()
+        _let_gpu_round(rounding)
+
+
+class _KernelInHalf(Kernel):
+    """The kernel of ``linear`` inside a block, and those of linear and self-attention outside of it.
+
+    Self-attention's has its own products: without it its formula runs, which uses those of linear.
+    """
+
+    def __init__(self, *outside: Kernel | None):
+        super().__init__(linear, LinearInHalf.forward, LinearInHalf.backward)
+        self.outside = outside
 
 
 def _let_gpu_round(allowed: bool) -> None:
+    product_precision.rounding = allowed
     if getattr(xp.module, "__name__", "") == "cupy":
         products = xp.module._core._routines_linalg  # CuPy's only switch that acts after its import
         kind = products.COMPUTE_TYPE_TF32 if allowed else products.COMPUTE_TYPE_DEFAULT

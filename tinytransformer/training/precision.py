@@ -58,10 +58,12 @@ class LossScale:
 
     def update(self, overflowed: bool) -> bool:
         """Adapt the factor; return True if the step is left out, as a smaller factor may do better."""
+        if overflowed and not self.patience:
+            return False
         if overflowed:
             self.good = 0
             self.value /= 2
-            return self.patience > 0 and self.value >= 1
+            return self.value >= 1
         self.good += 1
         if self.good == self.patience:
             self.good = 0
