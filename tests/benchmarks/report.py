@@ -12,11 +12,11 @@ import re
 import sys
 from pathlib import Path
 
-import numpy  # noqa: F401  its BLAS is among what the machine is described by
+import numpy  # its BLAS is among what the machine is described by
 import sizes
 
 PLACE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
-# ratios that are aimed at
+# ratios that are aimed at, to the fastest peer; that of import to PyTorch
 TARGETS = {"train": 0.80, "generate/batch1": 0.50, "generate/batch8": 0.90, "bert": 0.90, "overhead": 0.70}
 TARGETS |= {"import": 0.10, "memory": 1.00}
 COLOURS = {"ours": "#d95f02", "torch": "#7570b3", "torch.compile": "#b3b0d9", "jax": "#1b9e77"}
@@ -87,6 +87,8 @@ def chart(path, results):
             axes.annotate(f"{value:.2f}", (min(value, 3.0), place), **where)
     for row, r in enumerate(compared):
         if goal := target(r["name"]):
+            if r["name"] == "import":
+                goal *= r["peers"].get("torch", numpy.nan) / r["peers"][r["fastest"]]
             axes.plot([goal, goal], [row - 0.45, row + 0.45], color="black", linewidth=1.2)
     axes.plot([], [], color="black", linewidth=1.2, label="target")
     axes.set_yticks(range(len(compared)), [r["name"] for r in compared])
