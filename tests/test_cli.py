@@ -354,6 +354,7 @@ def test_errors_are_one_line_whatever_the_terminal(inside, capsys, monkeypatch, 
     [
         (MemoryError(), "there is not enough memory: use a smaller model", 1),
         (OverflowError("too large\nfor C"), "too large for C", 2),
+        (ChildProcessError("process 7 was ended"), "process 7 was ended", 1),
     ],
 )
 def test_what_the_machine_cannot_do_is_said_in_one_line(empty, capsys, monkeypatch, error, match, code):

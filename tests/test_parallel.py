@@ -223,7 +223,7 @@ def test_a_process_that_was_killed_is_told():
         shared.add(batch(5))
         os.kill(shared.others.ids[0], signal.SIGKILL)
         os.waitpid(shared.others.ids[0], 0)
-        with pytest.raises(RuntimeError, match=r"was ended.*threads=1"):
+        with pytest.raises(ChildProcessError, match=r"was ended.*--threads 1"):
             shared.add(batch(5))
         shared.add(batch(5))  # by a new one
 

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("TINYTRANSFORMER_TRACEBACK"):
             raise
         _fail(str(error), 2)
-    except NonFiniteError as error:
+    except (NonFiniteError, ChildProcessError) as error:
         _fail(str(error), 1)
     except MemoryError:
         _fail("there is not enough memory: use a smaller model, batch or context", 1)

@@ -115,7 +115,7 @@ class ParallelBatch:
 
         Raises
         ------
-        RuntimeError
+        ChildProcessError
             If a process that shares the batch was killed.
         """
         jobs = self._parts(batch, scale) if self.at_work else []
@@ -270,9 +270,9 @@ class _Processes:
         try:
             yield
         except (EOFError, OSError):
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"process {self.ids[i]}, which shares the batch, was ended, as by a system short of memory: "
-                "go on from the last checkpoint, with threads=1 if it happens again"
+                "go on from the last checkpoint, with --threads 1 if it happens again"
             ) from None
 
     def close(self) -> None:
