@@ -172,6 +172,7 @@ def test_the_page_gets_table_and_chart(bench, tmp_path):
     assert text.endswith("<!-- end of results -->\nafter\n")
     assert "old" not in text
     assert "2 threads" in text
+    assert "1\u00a0s" in text  # on a narrow page too a figure and its unit stay on one line
     assert "- import: without torch.compile, absent." in text
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
     assert {report.target(name) for name in NAMES} == {0.8, 0.5, 0.9, 0.7, 0.1, 1.0}

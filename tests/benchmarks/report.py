@@ -51,11 +51,12 @@ def machine(threads):
 
 
 def write(folder, results, table, threads):
-    """Write the table into the page, between its marks, and draw the chart."""
+    """Write the table into the page, between its marks, no figure apart from its unit, and draw the chart."""
     page = Path(folder, "speed.md")
     text = page.read_text(encoding="utf-8")
     if not PLACE.search(text):
         raise SystemExit(f"{page} has no place for the results: <!-- results --> and <!-- end of results -->")
+    table = re.sub(r"(?<=\d) (?=[mµ]?s\b|MB)|(?<=\d) to (?=\d)", lambda m: m[0].replace(" ", "\u00a0"), table)
     notes = [f"- {r['name']}: without {peer}, {note}." for r in results for peer, note in r["notes"].items()]
     block = "\n\n".join(filter(None, [machine(threads), table, "\n".join(notes)])) + "\n"
     page.write_text(PLACE.sub(lambda _: block, text), encoding="utf-8")
