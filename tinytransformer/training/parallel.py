@@ -253,27 +253,23 @@ class _Processes:
         for w, p in zip(self.weights, self.parameters, strict=True):
             w[...] = p.data
         for i, job in enumerate(jobs):
-            with self._ended(i):
-                self.pipes[i].send((*job, numpy.geterr()))
+            self._with(i, self.pipes[i].send, (*job, numpy.geterr()))
         return [partial(self._result, i) for i in range(len(jobs))]
 
     def _result(self, i: int) -> Found:
-        with self._ended(i):
-            answer = self.pipes[i].recv()
+        answer = self._with(i, self.pipes[i].recv)
         if isinstance(answer, Exception):
             raise answer
         return answer, self.gradients[i]
 
-    @contextmanager
-    def _ended(self, i: int) -> Iterator[None]:
-        """Say so if a process has ended."""
-        try:
-            yield
-        except (EOFError, OSError):
-            raise ChildProcessError(
-                f"process {self.ids[i]}, which shares the batch, was ended, as by a system short of memory: "
-                "go on from the last checkpoint, with --threads 1 if it happens again"
-            ) from None
+    def _with(self, i: int, call: Callable[..., Any], *args: Any) -> Any:
+        """Send to a process, or receive from it; say so if it has ended."""
+        with suppress(EOFError, OSError):
+            return call(*args)
+        raise ChildProcessError(
+            f"process {self.ids[i]}, which shares the batch, was ended, as by a system short of memory: "
+            "go on from the last checkpoint, with --threads 1 if it happens again"
+        )
 
     def close(self) -> None:
         """End the processes: they have nothing to lose."""
