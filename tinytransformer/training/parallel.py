@@ -125,9 +125,11 @@ class ParallelBatch:
             return loss.data if loss.backend != "numpy" else loss.item()
         if self.others is None:  # now, so that processes have all that the caller has arranged
             self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-            kind = _Threads if self.kind == "threads" else _Processes
             try:
-                self.others = kind(self.workers - 1, self.parameters, self._gradient)
+                if self.kind == "threads":
+                    self.others = _Threads(self.workers - 1, self._gradient)
+                else:
+                    self.others = _Processes(self.workers - 1, self._gradient, self.parameters)
             except OSError:  # the system allows no more processes
                 self.at_work = False
                 return self.add(batch, scale)
@@ -180,7 +182,7 @@ def fastest_kind(model: Any, task: Task) -> str:
 class _Threads:
     """Threads that compute gradients."""
 
-    def __init__(self, number: int, parameters: list[Any], gradient_of: Callable[..., Found]):
+    def __init__(self, number: int, gradient_of: Callable[..., Found]):
         self.gradient_of = gradient_of
         self.pool = ThreadPoolExecutor(number)
 
@@ -201,7 +203,7 @@ class _Threads:
 class _Processes:
     """Copies of this process that compute gradients; weights and gradients lie in memory that all share."""
 
-    def __init__(self, number: int, parameters: list[Any], gradient_of: Callable[..., Found]):
+    def __init__(self, number: int, gradient_of: Callable[..., Found], parameters: list[Any]):
         self.parameters = parameters
         self.gradient_of = gradient_of
         self.weights = _in_shared_memory(parameters)
